@@ -1,0 +1,174 @@
+"""Every exception Rhythm raises on purpose, as one tree.
+
+RhythmError
+├── NotConfigured            no database is configured here
+├── ConfigurationError       a configuration file, variable or option is wrong
+├── DatabaseUnavailable      the database cannot be reached, or stopped answering
+├── SchemaMismatch           the database's schema is older or newer than this release
+├── CompileError             a workflow does not compile (carries the diagnostics)
+├── InvalidInput             what was passed in cannot be used
+│   ├── InvalidDuration
+│   ├── PayloadTooLarge      inputs or a signal's payload over the limit
+│   ├── OutputTooLarge       a task's output over the limit
+│   └── TaskInputInvalid     inputs that do not match a task's parameters
+├── StartRefused             a start was refused (``code`` says why)
+├── SignalRefused            too many unread signals
+├── ExecutionNotFound        no execution with this id
+├── ExecutionFinished        the execution has finished already
+├── ExecutionFailed          raised by ``result()``: carries the remote error
+├── ExecutionCancelled       raised by ``result()``
+├── WaitTimeout              ``result(timeout=…)`` ran out; the execution carries on
+├── TaskNotRetryable         raise it in a task: this failure is final
+├── TaskRetryAfter           raise it in a task: try again after a given delay
+├── IncarnationDead          this worker was declared dead; nothing it holds counts any more
+└── SnapshotError            a stored snapshot cannot be read
+
+Nothing here imports anything of Rhythm, so that every layer may raise these.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Protocol
+
+
+class RhythmError(Exception):
+    """Base of every error that Rhythm raises on purpose."""
+
+
+class NotConfigured(RhythmError):
+    """No database is configured here, and an embedded one is not allowed."""
+
+
+class ConfigurationError(RhythmError):
+    """The configuration holds something that cannot be used."""
+
+
+class DatabaseUnavailable(RhythmError):
+    """The database cannot be reached, or it stopped answering."""
+
+
+class SchemaMismatch(RhythmError):
+    """The schema in the database does not fit this release of Rhythm."""
+
+
+class DiagnosticLike(Protocol):
+    """What a diagnostic offers to those who print it (see ``rhythm.language.diagnostics``)."""
+
+    severity: str
+    code: str
+    message: str
+    hint: str
+    line: int
+    column: int
+    file: str
+
+
+class CompileError(RhythmError):
+    """The workflow does not compile.
+
+    ``diagnostics`` holds every problem found, each with severity, code, message, hint, line and column.
+    """
+
+    def __init__(self, diagnostics: Sequence[DiagnosticLike]) -> None:
+        self.diagnostics = list(diagnostics)
+        errors = [d for d in self.diagnostics if d.severity == "error"] or self.diagnostics
+        text = "; ".join(f"{d.file}:{d.line}:{d.column}: error[{d.code}]: {d.message}" for d in errors[:5])
+        if len(errors) > 5:
+            text += f"; and {len(errors) - 5} more"
+        super().__init__(text)
+
+
+class InvalidInput(RhythmError):
+    """What was passed in cannot be used."""
+
+
+class InvalidDuration(InvalidInput):
+    """This is not a duration."""
+
+
+class PayloadTooLarge(InvalidInput):
+    """The payload is larger than the limit."""
+
+
+class OutputTooLarge(InvalidInput):
+    """The task's output is larger than the limit."""
+
+
+class TaskInputInvalid(InvalidInput):
+    """The inputs do not match the task's parameters."""
+
+
+class StartRefused(RhythmError):
+    """The start was refused; ``code`` says why (``key_conflict``, ``key_taken``, ``invalid_name``, …)."""
+
+    def __init__(self, message: str, *, code: str) -> None:
+        self.code = code
+        super().__init__(message)
+
+
+class SignalRefused(RhythmError):
+    """The execution has too many unread signals."""
+
+
+class ExecutionNotFound(RhythmError):
+    """No execution with this id."""
+
+
+class ExecutionFinished(RhythmError):
+    """The execution has finished already."""
+
+
+class ExecutionFailed(RhythmError):
+    """The execution failed; the fields say what its error was.
+
+    ``name`` is the remote exception's type name, ``type`` is "failed", "timeout", "cancelled" or "lost",
+    ``traceback`` the remote traceback's text or None, ``thrown`` what a workflow threw when that was not an Error.
+    """
+
+    def __init__(self, payload: dict[str, Any], *, execution_id: str | None = None) -> None:
+        self.payload = payload
+        self.execution_id = execution_id
+        self.name: str = str(payload.get("name", "Error"))
+        self.remote_message: str = str(payload.get("message", ""))
+        self.type: str = str(payload.get("type", "failed"))
+        self.traceback: str | None = payload.get("traceback") or payload.get("stack")
+        self.thrown: Any = payload.get("thrown")
+        self.data: Any = payload.get("data")
+        text = f"threw {self.thrown!r}" if "thrown" in payload else f"{self.name}: {self.remote_message}"
+        super().__init__(f"execution {execution_id} failed: {text}" if execution_id else text)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _rebuild_failed, (self.payload, self.execution_id)
+
+
+def _rebuild_failed(payload: dict[str, Any], execution_id: str | None) -> ExecutionFailed:
+    return ExecutionFailed(payload, execution_id=execution_id)
+
+
+class ExecutionCancelled(RhythmError):
+    """The execution was cancelled."""
+
+
+class WaitTimeout(RhythmError, TimeoutError):
+    """The wait ran out of time; the execution carries on."""
+
+
+class TaskNotRetryable(RhythmError):
+    """Raised by a task: this failure is final, whatever its retry policy says."""
+
+
+class TaskRetryAfter(RhythmError):
+    """Raised by a task: make the next attempt after this many seconds, if attempts are left."""
+
+    def __init__(self, message: str, *, seconds: float) -> None:
+        self.seconds = seconds
+        super().__init__(message)
+
+
+class IncarnationDead(RhythmError):
+    """This worker incarnation was declared dead; what it held has been taken over."""
+
+
+class SnapshotError(RhythmError):
+    """The snapshot cannot be read."""
