@@ -1,0 +1,85 @@
+# Everything a newcomer or CI needs; each target does its own set-up in .venv.
+#
+#   make run       the main job on the embedded database (needs Python 3.11+ with venv)
+#   make test      all tests (also needs Node 20+)
+#   make lint      ruff: rules and formatting; then the import contracts
+#   make types     mypy --strict on src/
+#   make format    rewrites the files as `make lint` wants them
+#   make bench     measures this machine
+#   make clean     removes .venv and what tools left behind; keeps data (.rhythm)
+
+SHELL := /bin/bash
+.DEFAULT_GOAL := help
+
+VENV   := .venv
+BIN    := $(VENV)/bin
+STAMP  := $(VENV)/.installed
+TEST_PROCESSES ?= 2
+
+.PHONY: help run test lint types format bench clean check-node
+
+help:
+	@sed -n 's/^#   \(make .*\)/\1/p' Makefile
+
+run: $(STAMP)
+	@cd examples/orders && ../../$(BIN)/python run.py
+
+test: check-node $(STAMP)
+	$(BIN)/python -m pytest -q -n $(TEST_PROCESSES) --dist worksteal $(PYTEST_ARGS)
+
+lint: $(STAMP)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/lint-imports
+
+types: $(STAMP)
+	$(BIN)/mypy
+
+format: $(STAMP)
+	$(BIN)/ruff check --fix-only --quiet .
+	$(BIN)/ruff format .
+
+bench: $(STAMP)
+	$(BIN)/python -m benchmarks
+
+clean:
+	rm -rf $(VENV) build dist .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+# The newest Python that will do, asked for by its versions first: plain python3 may be older.
+$(STAMP): pyproject.toml
+	@python=""; \
+	for candidate in $(PYTHON) python3.13 python3.12 python3.11 python3.14 python3; do \
+	    if "$$candidate" -c 'import sys; sys.exit(sys.version_info < (3, 11))' >/dev/null 2>&1; then python="$$candidate"; break; fi; \
+	done; \
+	if [ -z "$$python" ]; then \
+	    echo "Rhythm needs Python 3.11 or newer. Install it with:" >&2; \
+	    if command -v apt-get >/dev/null; then echo "    sudo apt-get install python3 python3-venv" >&2; \
+	    elif command -v dnf >/dev/null; then echo "    sudo dnf install python3.12" >&2; \
+	    elif command -v brew >/dev/null; then echo "    brew install python@3.12" >&2; \
+	    else echo "    see https://www.python.org/downloads/" >&2; fi; \
+	    echo "or name one: make PYTHON=/path/to/python3.12 ..." >&2; exit 1; \
+	fi; \
+	if ! "$$python" -c 'import venv, ensurepip' >/dev/null 2>&1; then \
+	    version=$$("$$python" -c 'import sys; print("%d.%d" % sys.version_info[:2])'); \
+	    echo "$$python has no venv module. Install it with:" >&2; \
+	    if command -v apt-get >/dev/null; then echo "    sudo apt-get install python$$version-venv" >&2; \
+	    else echo "    your system's package for venv and ensurepip of Python $$version" >&2; fi; \
+	    exit 1; \
+	fi; \
+	if [ ! -x $(BIN)/python ] || ! $(BIN)/python -c 'import pip' >/dev/null 2>&1; then \
+	    echo "Creating $(VENV) with $$("$$python" --version)"; "$$python" -m venv --clear $(VENV) || exit 1; \
+	fi; \
+	echo "Installing Rhythm into $(VENV) (once; about a minute)"; \
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[dev]' || exit 1; \
+	touch $(STAMP)
+
+check-node:
+	@major=$$(node -p 'process.versions.node.split(".")[0]' 2>/dev/null || echo 0); \
+	if [ "$$major" -lt 20 ]; then \
+	    echo "The tests compare the flow language with Node.js 20 or newer (found: $$(node --version 2>/dev/null || echo none)). Install it with:" >&2; \
+	    if command -v brew >/dev/null; then echo "    brew install node" >&2; \
+	    elif command -v apt-get >/dev/null; then echo "    curl -fsSL https://deb.nodesource.com/setup_20.x | sudo bash - && sudo apt-get install nodejs" >&2; \
+	    else echo "    see https://nodejs.org/en/download" >&2; fi; \
+	    exit 1; \
+	fi
