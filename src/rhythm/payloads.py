@@ -1,0 +1,91 @@
+"""Payloads: what goes in and out of an execution, as JSON bytes.
+
+Written as ASCII-escaped JSON, so that U+0000 and lone surrogates survive on their way through the
+database, and with key order kept. Read with msgspec, which is fast, and with the standard library where
+msgspec is stricter than JSON is (an escaped lone surrogate).
+
+What JSON cannot say is refused here with the path to it, before anything was stored: NaN, infinities,
+sets, bytes, keys that are not text, nesting beyond DEPTH_MAX.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Callable
+from typing import Any
+
+import msgspec
+
+from rhythm.errors import InvalidInput, PayloadTooLarge
+from rhythm.model import PAYLOAD_BYTES_MAX
+
+DEPTH_MAX = 1000  #: levels of lists and objects
+_decode = msgspec.json.Decoder().decode
+_encode = json.JSONEncoder(ensure_ascii=True, allow_nan=False, separators=(",", ":")).encode
+
+
+def encode(value: object, what: str, *, bytes_max: int = PAYLOAD_BYTES_MAX) -> bytes:
+    """The value as JSON bytes.
+
+    ``what`` names it in messages ("inputs of 'processOrder'"). Objects of pydantic, dataclasses, datetimes,
+    UUIDs, enums and decimals are written the way pydantic writes them. Raises InvalidInput with the path of
+    what JSON cannot hold, and PayloadTooLarge over ``bytes_max``.
+    """
+    try:
+        plain = _plain(value, what, "$", 0)
+        data = _encode(plain).encode("ascii")
+    except RecursionError:
+        raise InvalidInput(f"{what} is nested deeper than {DEPTH_MAX} levels") from None
+    if len(data) > bytes_max:
+        raise PayloadTooLarge(f"{what} takes {len(data):,} bytes, over the limit of {bytes_max:,} (payload_bytes_max)")
+    return data
+
+
+def decode(data: bytes) -> Any:
+    """The value of JSON bytes. Raises ValueError when they are not JSON."""
+    try:
+        return _decode(data)
+    except (msgspec.DecodeError, RecursionError):
+        return json.loads(data)
+
+
+def _plain(value: Any, what: str, path: str, depth: int) -> Any:
+    """The value with nothing in it but what JSON has; the common case is returned as it is."""
+    if value is None or isinstance(value, str | bool):
+        return value if type(value) in (str, bool, type(None)) else _foreign(value, what, path, depth)
+    if type(value) is int:
+        return value
+    if type(value) is float:
+        if not math.isfinite(value):
+            raise InvalidInput(f"{what}: {path} is {value!r}, which JSON cannot hold")
+        return value
+    if depth > DEPTH_MAX:
+        raise InvalidInput(f"{what} is nested deeper than {DEPTH_MAX} levels")
+    if isinstance(value, dict):
+        return {_key(k, what, path): _plain(v, what, f"{path}.{k}", depth + 1) for k, v in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(item, what, f"{path}[{index}]", depth + 1) for index, item in enumerate(value)]
+    return _foreign(value, what, path, depth)
+
+
+def _key(key: object, what: str, path: str) -> str:
+    if not isinstance(key, str):
+        raise InvalidInput(f"{what}: {path} has the key {key!r}; keys must be text")
+    return str(key)
+
+
+def _foreign(value: object, what: str, path: str, depth: int) -> Any:
+    import pydantic
+    from pydantic_core import PydanticSerializationError, to_jsonable_python
+
+    if isinstance(value, bytes | bytearray | memoryview | set | frozenset):
+        raise InvalidInput(f"{what}: {path} is a {type(value).__name__}, which JSON cannot hold")
+    try:
+        dump: Callable[..., Any] | None = value.model_dump if isinstance(value, pydantic.BaseModel) else None
+        plain = dump(mode="json") if dump else to_jsonable_python(value)
+    except (PydanticSerializationError, ValueError, TypeError):
+        raise InvalidInput(f"{what}: {path} is a {type(value).__name__}, which JSON cannot hold") from None
+    if type(plain) is type(value):
+        raise InvalidInput(f"{what}: {path} is a {type(value).__name__}, which JSON cannot hold")
+    return _plain(plain, what, path, depth + 1)
