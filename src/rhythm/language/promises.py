@@ -25,14 +25,20 @@ other than through the callables given to the realm.
 
 from __future__ import annotations
 
-import threading
 from collections import deque
 from collections.abc import Callable
+from types import FunctionType
 from typing import Any, Final
 
-from .values import UNDEFINED, Builtin, JSError, JSThrow, call, caught, get_member, throw_type_error, typeof
-
-Value = Any  #: A value of the flow language (values.py has the table).
+from rhythm.language.values_types import (
+    UNDEFINED,
+    JSError,
+    JSThrow,
+    NativeFunction,
+    Value,
+    caught,
+    is_callable,
+)
 
 PENDING: Final = 0
 FULFILLED: Final = 1
@@ -88,8 +94,18 @@ class Frame:
 class HostOperation:
     """A task, child, timer or signal wait that has not settled yet."""
 
-    __slots__ = ("can_cancel", "child_id", "column", "due_at_ms", "kind", "line", "name", "number", "on_cancel",
-                 "promise", "since_ms")  # fmt: skip
+    __slots__ = (
+        "asked",
+        "can_cancel",
+        "child_id",
+        "due_at_ms",
+        "kind",
+        "name",
+        "number",
+        "on_cancel",
+        "promise",
+        "since_ms",
+    )
 
     def __init__(self, number: int, kind: str, name: str, promise: Promise) -> None:
         self.number = number  #: Sequence number within the execution, from 1.
@@ -101,8 +117,7 @@ class HostOperation:
         self.due_at_ms: float | None = None  #: When its timer (or the signal's timeout) fires; None without one.
         self.on_cancel: str = "cancel"  #: "cancel" (ask it to stop) or "abandon" (reject at once, let it run).
         self.can_cancel: bool = True  #: False: a cancel request leaves it alone.
-        self.line: int = 0  #: Where it was called in the flow file; 0 when unknown.
-        self.column: int = 0
+        self.asked: bool = False  #: True once the child has been asked to stop.
 
 
 # --- reactions ------------------------------------------------------------------------------------------------------
@@ -128,7 +143,7 @@ class ThenReaction:
                 derived.realm.resolve_promise(derived, value)
             return
         try:
-            result = handler.call(value) if isinstance(handler, Builtin) else handler(value)
+            result = handler(value) if handler.__class__ is FunctionType else handler.call(value)
         except (JSThrow, RecursionError) as error:
             derived.realm.reject_promise(derived, caught(error))
         else:
@@ -219,7 +234,11 @@ class ThenableJob:
     def run(self, value: Value, rejected: bool) -> None:
         resolve, reject = resolving_functions(self.promise)
         try:
-            call(self.then, None, resolve, reject)
+            then = self.then
+            if then.__class__ is FunctionType:
+                then(resolve, reject)
+            else:
+                then.call(resolve, reject)
         except (JSThrow, RecursionError) as error:
             reject.call(caught(error))
 
@@ -250,18 +269,16 @@ class ResolverPair:
         self.used: bool = False  #: True once either function has been called; later calls do nothing.
 
 
-class ResolvingFunction(Builtin):
+class ResolvingFunction(NativeFunction):
     """The resolve or reject function of a promise: a callable flow value that a snapshot can hold."""
 
     __slots__ = ("pair", "rejects")
 
     def __init__(self, pair: ResolverPair, rejects: bool) -> None:
-        self.name = ""
-        self.construct = None
         self.pair = pair
         self.rejects = rejects
 
-    def call(self, value: Value = UNDEFINED, *_: Value) -> Value:  # type: ignore[override]  # a method in place of the slot
+    def call(self, value: Value = UNDEFINED, *_: Value) -> Value:
         """Settle the promise, unless one of the pair has been called before."""
         pair = self.pair
         if not pair.used:
@@ -274,37 +291,34 @@ class ResolvingFunction(Builtin):
         return UNDEFINED
 
 
-class FinallyFunction(Builtin):
+class FinallyFunction(NativeFunction):
     """The callback `finally` registers: calls the user's function, then passes the value or reason through."""
 
     __slots__ = ("on_finally", "realm", "rejects")
 
     def __init__(self, realm: Realm, on_finally: Value, rejects: bool) -> None:
-        self.name = ""
-        self.construct = None
         self.realm = realm
         self.on_finally = on_finally
         self.rejects = rejects
 
-    def call(self, value: Value = UNDEFINED, *_: Value) -> Value:  # type: ignore[override]  # a method in place of the slot
+    def call(self, value: Value = UNDEFINED, *_: Value) -> Value:
         """Call the function and return a promise for the value (or reason) given."""
-        result = call(self.on_finally, None)
+        function = self.on_finally
+        result = function() if function.__class__ is FunctionType else function.call()
         passed = PassThrough(value, self.rejects)
         return self.realm.then(self.realm.to_promise(result), passed, UNDEFINED)
 
 
-class PassThrough(Builtin):
+class PassThrough(NativeFunction):
     """Returns or throws the value that reached a `finally`."""
 
     __slots__ = ("rejects", "value")
 
     def __init__(self, value: Value, rejects: bool) -> None:
-        self.name = ""
-        self.construct = None
         self.value = value
         self.rejects = rejects
 
-    def call(self, *_: Value) -> Value:  # type: ignore[override]  # a method in place of the slot
+    def call(self, *_: Value) -> Value:
         """Return the value, or throw it."""
         if self.rejects:
             raise JSThrow(self.value)
@@ -339,9 +353,25 @@ class Realm:
     `log` receives (level, text) of console calls.
     """
 
-    __slots__ = ("cancelled", "commands", "ctx", "execution_id", "instance", "log", "new_id", "next_number", "now_ms",
-                 "operations", "queue", "random", "rejected", "rejected_uncounted", "stack", "step", "unread",
-                 "units")  # fmt: skip
+    __slots__ = (
+        "cancelled",
+        "commands",
+        "ctx",
+        "execution_id",
+        "instance",
+        "log",
+        "new_id",
+        "next_number",
+        "now_ms",
+        "operations",
+        "queue",
+        "random",
+        "rejected",
+        "rejected_uncounted",
+        "stack",
+        "step",
+        "unread",
+    )
 
     def __init__(
         self,
@@ -368,7 +398,6 @@ class Realm:
         self.ctx: Value = UNDEFINED  #: The `ctx` object, so that `ctx.cancelled` can be kept current.
         self.rejected: list[Promise] = []  #: Rejected in this turn while nothing observed them.
         self.rejected_uncounted: int = 0  #: How many more there were beyond UNHANDLED_MAX.
-        self.units: int = 0  #: Units allocated by builtins in this activation, for the memory limit.
 
     # -- jobs --
 
@@ -377,7 +406,7 @@ class Realm:
         self.queue.append(job)
 
     def drain(self) -> None:
-        """Run jobs until none is left. Must run with this realm current (see `activate_realm`)."""
+        """Run jobs until none is left. The realm must be this thread's current one."""
         queue = self.queue
         step = self.step
         take = queue.popleft
@@ -414,17 +443,13 @@ class Realm:
         kind = value.__class__
         if kind is Promise:
             if value is promise:
-                self.reject_promise(promise, type_error("Chaining cycle detected for promise #<Promise>"))
+                self.reject_promise(promise, JSError("TypeError", "Chaining cycle detected for promise #<Promise>"))
             else:
                 self.queue.append((AdoptJob(promise, value), None, False))
             return
         if kind is dict or kind is JSError:
-            try:
-                then = value.get("then") if kind is dict else get_member(value, "then", None)
-            except JSThrow as error:
-                self.reject_promise(promise, error.value)
-                return
-            if then is not None and typeof(then) == "function":
+            then = value.get("then") if kind is dict else value.props.get("then")
+            if then is not None and is_callable(then):
                 self.queue.append((ThenableJob(promise, value, then), None, False))
                 return
         promise.state = FULFILLED
@@ -455,7 +480,7 @@ class Realm:
     def to_promise(self, value: Value) -> Promise:
         """Return `value` itself when it is a promise, else a new one resolved with it (Promise.resolve)."""
         if value.__class__ is Promise:
-            return value  # type: ignore[no-any-return]  # checked by class just above
+            return value
         promise = Promise(self)
         self.resolve_promise(promise, value)
         return promise
@@ -465,8 +490,8 @@ class Realm:
         derived = Promise(self)
         promise.add_reaction(
             ThenReaction(
-                on_fulfilled if typeof(on_fulfilled) == "function" else UNDEFINED,
-                on_rejected if typeof(on_rejected) == "function" else UNDEFINED,
+                on_fulfilled if is_callable(on_fulfilled) else UNDEFINED,
+                on_rejected if is_callable(on_rejected) else UNDEFINED,
                 derived,
             )
         )
@@ -474,11 +499,9 @@ class Realm:
 
     def finally_(self, promise: Promise, on_finally: Value) -> Promise:
         """Register a `finally` callback and return the derived promise."""
-        if typeof(on_finally) != "function":
+        if not is_callable(on_finally):
             return self.then(promise, on_finally, on_finally)
-        return self.then(
-            promise, FinallyFunction(self, on_finally, False), FinallyFunction(self, on_finally, True)
-        )
+        return self.then(promise, FinallyFunction(self, on_finally, False), FinallyFunction(self, on_finally, True))
 
     def take_unhandled(self) -> tuple[list[Value], int]:
         """Return the reasons of this turn's rejections that still have no handler, and how many were not kept."""
@@ -491,41 +514,7 @@ class Realm:
         return reasons, uncounted
 
 
-_current = threading.local()
-
-
-def current_realm() -> Realm:
-    """Return the realm whose flow code is running in this thread."""
-    realm: Realm | None = getattr(_current, "realm", None)
-    assert realm is not None, "flow code runs only inside an activation"
-    return realm
-
-
-class activate_realm:  # noqa: N801  (used as a `with` statement's verb)
-    """Make a realm the current one of this thread: `with activate_realm(realm): ...`."""
-
-    __slots__ = ("previous", "realm")
-
-    def __init__(self, realm: Realm) -> None:
-        self.realm = realm
-        self.previous: Realm | None = None
-
-    def __enter__(self) -> Realm:
-        self.previous = getattr(_current, "realm", None)
-        _current.realm = self.realm
-        return self.realm
-
-    def __exit__(self, *_: object) -> None:
-        _current.realm = self.previous
-
-
-def type_error(message: str) -> Value:
-    """Return a new TypeError of the flow language, with the current flow stack."""
-    try:
-        throw_type_error(message)
-    except JSThrow as error:
-        return error.value
-
-
 def _aggregate_error(errors: list[Value]) -> Value:
-    return JSError("AggregateError", "All promises were rejected", props={"errors": errors})
+    error = JSError("AggregateError", "All promises were rejected")
+    error.props["errors"] = errors
+    return error
