@@ -10,6 +10,7 @@ RhythmError
 │   ├── InvalidDuration
 │   ├── PayloadTooLarge      inputs or a signal's payload over the limit
 │   ├── OutputTooLarge       a task's output over the limit
+│   ├── OutputInvalid        a task's output that JSON cannot hold
 │   └── TaskInputInvalid     inputs that do not match a task's parameters
 ├── StartRefused             a start was refused (``code`` says why)
 ├── SignalRefused            too many unread signals
@@ -93,6 +94,10 @@ class PayloadTooLarge(InvalidInput):
 
 class OutputTooLarge(InvalidInput):
     """The task's output is larger than the limit."""
+
+
+class OutputInvalid(InvalidInput):
+    """The task's output holds something that JSON cannot."""
 
 
 class TaskInputInvalid(InvalidInput):
