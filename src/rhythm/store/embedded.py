@@ -359,7 +359,7 @@ class Cluster:
             if time.monotonic() > deadline:
                 if pid is None or process_start(pid) is None:
                     raise DatabaseUnavailable(
-                        f"The server in {self.data} runs where its process cannot be seen, perhaps in another container. "
+                        f"The server in {self.data} runs where we cannot see its process, perhaps in another container. "
                         "Stop it there."
                     )
                 _signal(pid, signal.SIGQUIT)
