@@ -1,0 +1,297 @@
+"""Configuration: what is set where, and which database that means.
+
+A key has the same name in `rhythm.toml` (or `[tool.rhythm]` of `pyproject.toml`), in the environment as
+`RHYTHM_<NAME>` and as a flag. A flag wins over the environment, that over the file, that over the default. The
+file is the nearest one from the working directory upwards; its folder is the project. `rhythm.toml` wins over a
+`pyproject.toml` beside it.
+
+A key nobody knows is an error with a suggestion, never ignored: a misspelt `database_url` must not start an
+embedded database. In the environment, where other programs have variables too, only near misses are errors.
+Everything here is read once and frozen; failures are ConfigurationError, naming where the value came from.
+"""
+
+from __future__ import annotations
+
+import difflib
+import os
+import re
+import tomllib
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+from rhythm.durations import parse_seconds
+from rhythm.errors import ConfigurationError, InvalidDuration, NotConfigured
+from rhythm.model import PAYLOAD_BYTES_MAX
+
+FILE_NAME = "rhythm.toml"
+VARIABLE_PREFIX = "RHYTHM_"
+CONCURRENCY_MAX = 10_000
+PROCESSES_MAX = 256
+PAYLOAD_BYTES_LIMIT = 64 * 1024 * 1024  #: the largest limit that may be set
+HEARTBEAT_TIMEOUT_MIN_SECONDS = 1.0
+LOG_LEVELS = ("debug", "info", "warning", "error", "critical")
+LOG_FORMATS = ("text", "json")
+_SIMILARITY = 0.75  #: from here on an unknown variable counts as a misspelt one
+_OTHER_VARIABLES = frozenset({"env", "test_database_urls"})  #: RHYTHM_… variables that are not keys
+_LATER_TABLES = {
+    "queue": "limits of queues",
+    "retention": "retention",
+}  #: tables with a reserved name whose feature this release does not have
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Config:
+    """The configuration in force. Durations are seconds."""
+
+    database_url: str | None = None  #: Any PostgreSQL 15 or newer. Default: the embedded one, in a project.
+    embedded: bool = True  #: Whether a project may start the embedded database. Default true.
+    pooler: bool = False  #: The URL leads through a pooler in transaction mode. Default false.
+    listen_url: str | None = None  #: A direct URL for wakeups, beside a pooler. Default none.
+    app: tuple[str, ...] = ()  #: Python modules that declare tasks. Default none.
+    workflows: tuple[Path, ...] = ()  #: Folders of .flow files. Default none.
+    queues: tuple[str, ...] = ()  #: Queues a worker serves. Default: "default" and those its tasks name.
+    concurrency: int | None = None  #: Started tasks per process. Default: 100 async ones, 16 in threads.
+    processes: int = 1  #: Worker processes. Default 1.
+    heartbeat_timeout: float = 30.0  #: A worker not heard of for so long is dead. Default 30 s, at least 1 s.
+    stall_timeout: float = 60.0  #: A worker whose exchange stands for so long stops beating. Default 60 s.
+    drain_timeout: float = 30.0  #: Time that running tasks get when a worker stops. Default 30 s.
+    poll_interval: float = 1.0  #: Longest time between two looks for work. Default 1 s.
+    payload_bytes_max: int = PAYLOAD_BYTES_MAX  #: Largest inputs, output or signal, bytes of JSON. Default 1 MiB.
+    log_level: str = "info"  #: One of LOG_LEVELS. Default "info".
+    log_format: str = "text"  #: One of LOG_FORMATS. Default "text".
+
+    project: Path | None = None  #: Folder of the configuration file; None outside a project.
+    file: Path | None = None  #: The configuration file.
+    production: bool = False  #: RHYTHM_ENV is "production": never an embedded database.
+    sources: Mapping[str, str] = field(default_factory=dict)  #: Key -> where it was set, for those that were.
+
+
+# --- reading -------------------------------------------------------------------------------------
+
+
+def load(
+    overrides: Mapping[str, object] | None = None,
+    *,
+    cwd: Path | str | None = None,
+    environ: Mapping[str, str] | None = None,
+) -> Config:
+    """The configuration seen from `cwd` (default: the working directory).
+
+    `overrides` are flags: keys to values, None or an empty list meaning "not given"; relative folders in them
+    and in the environment count from `cwd`, those in the file from the file. Raises ConfigurationError.
+    """
+    here = Path(cwd) if cwd is not None else Path.cwd()
+    environ = os.environ if environ is None else environ
+    file, table = _find_file(here)
+    values: dict[str, Any] = {}
+    sources: dict[str, str] = {}
+
+    def take(key: str, raw: object, where: str, folder: Path) -> None:
+        parse = _KEYS.get(key)
+        if parse is None:
+            raise ConfigurationError(f"{where} {_unknown(key)}")
+        try:
+            values[key] = parse(raw, folder)
+        except (ValueError, InvalidDuration) as error:
+            raise ConfigurationError(f"{where}: {key}: {error}") from None
+        sources[key] = where
+
+    for key, raw in table.items():
+        assert file is not None, "a table comes from a file"
+        if key in _LATER_TABLES:
+            raise ConfigurationError(f"{file}: [{key}]: {_LATER_TABLES[key]} cannot be configured in this release")
+        take(key, raw, str(file), file.parent)
+    for name, text in environ.items():
+        variable = _variable_key(name)
+        if variable is not None and text:
+            take(variable, text, name, here)
+    for key, given in (overrides or {}).items():
+        if given is not None and given not in ((), []):
+            take(key, given, f"--{key.replace('_', '-')}", here)
+    return Config(
+        **values,
+        project=file.parent if file else None,
+        file=file,
+        production=environ.get("RHYTHM_ENV", "").strip().lower() == "production",
+        sources=sources,
+    )
+
+
+def _find_file(start: Path) -> tuple[Path | None, dict[str, Any]]:
+    """The nearest configuration file from here upwards, and its keys."""
+    start = start.absolute()
+    for folder in (start, *start.parents):
+        if (folder / FILE_NAME).is_file():
+            return folder / FILE_NAME, _read_toml(folder / FILE_NAME)
+        if (folder / "pyproject.toml").is_file():
+            tools = _read_toml(folder / "pyproject.toml").get("tool")
+            table = tools.get("rhythm") if isinstance(tools, dict) else None
+            if isinstance(table, dict):
+                return folder / "pyproject.toml", table
+    return None, {}
+
+
+def _read_toml(path: Path) -> dict[str, Any]:
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        raise ConfigurationError(f"Cannot read {path}: {error}") from error
+
+
+def _variable_key(name: str) -> str | None:
+    """The key an environment variable sets, None for other programs' variables. Raises for a near miss."""
+    if not name.startswith(VARIABLE_PREFIX):
+        return None
+    key = name.removeprefix(VARIABLE_PREFIX).lower()
+    if key in _KEYS:
+        return key
+    if key not in _OTHER_VARIABLES and difflib.get_close_matches(key, _KEYS, n=1, cutoff=_SIMILARITY):
+        raise ConfigurationError(f"{name} {_unknown(key, VARIABLE_PREFIX)}")
+    return None
+
+
+def _unknown(key: str, prefix: str = "") -> str:
+    close = difflib.get_close_matches(key, _KEYS, n=1, cutoff=0.5)
+    if close:
+        name = (prefix + close[0]).upper() if prefix else repr(close[0])
+        suggestion = f"did you mean {name}?"
+    else:
+        suggestion = "the keys are " + ", ".join(sorted(_KEYS))
+    return f"sets {key!r}, which is not a configuration key; {suggestion}"
+
+
+# --- one parser per kind of value: (raw value, folder that relative paths count from) -> value -----
+
+
+def _text(raw: object, folder: Path) -> str:
+    if not isinstance(raw, str) or not raw:
+        raise ValueError(f"{raw!r} is not text")
+    return raw
+
+
+def _url(raw: object, folder: Path) -> str:
+    text = _text(raw, folder)
+    if urlsplit(text).scheme not in ("postgresql", "postgres"):
+        raise ValueError(f"{mask_passwords(text)!r} is not a URL like postgresql://user@host:5432/database")
+    return text
+
+
+def _flag(raw: object, folder: Path) -> bool:
+    if isinstance(raw, bool):
+        return raw
+    words = {"true": True, "1": True, "yes": True, "on": True, "false": False, "0": False, "no": False, "off": False}
+    if isinstance(raw, str) and raw.strip().lower() in words:
+        return words[raw.strip().lower()]
+    raise ValueError(f"{raw!r} is neither true nor false")
+
+
+def _texts(raw: object, folder: Path) -> tuple[str, ...]:
+    if isinstance(raw, str):
+        raw = [part.strip() for part in raw.split(",")]
+    if not isinstance(raw, list | tuple) or not all(isinstance(part, str) and part for part in raw):
+        raise ValueError(f"{raw!r} is not a list of names")
+    return tuple(dict.fromkeys(raw))
+
+
+def _folders(raw: object, folder: Path) -> tuple[Path, ...]:
+    if isinstance(raw, list | tuple):
+        raw = [str(part) for part in raw]
+    return tuple(Path(os.path.normpath(folder / part)) for part in _texts(raw, folder))
+
+
+def _whole(low: int, high: int) -> Callable[[object, Path], int]:
+    def parse(raw: object, folder: Path) -> int:
+        if isinstance(raw, str) and re.fullmatch(r"[0-9_]{1,12}", raw.strip()):
+            raw = int(raw)
+        if isinstance(raw, bool) or not isinstance(raw, int) or not low <= raw <= high:
+            raise ValueError(f"{raw!r} is not a whole number from {low} to {high}")
+        return raw
+
+    return parse
+
+
+def _duration(low: float) -> Callable[[object, Path], float]:
+    def parse(raw: object, folder: Path) -> float:
+        if isinstance(raw, bool) or not isinstance(raw, str | int | float):
+            raise ValueError(f"{raw!r} is not a duration; write for example 30, '30s' or '5m'")
+        seconds = parse_seconds(raw)
+        if seconds < low:
+            raise ValueError(f"{raw!r} is shorter than {low:g} s")
+        return seconds
+
+    return parse
+
+
+def _one_of(choices: tuple[str, ...]) -> Callable[[object, Path], str]:
+    def parse(raw: object, folder: Path) -> str:
+        if isinstance(raw, str) and raw.lower() in choices:
+            return raw.lower()
+        raise ValueError(f"{raw!r} is none of {', '.join(choices)}")
+
+    return parse
+
+
+_KEYS: Mapping[str, Callable[[object, Path], Any]] = {
+    "database_url": _url,
+    "embedded": _flag,
+    "pooler": _flag,
+    "listen_url": _url,
+    "app": _texts,
+    "workflows": _folders,
+    "queues": _texts,
+    "concurrency": _whole(1, CONCURRENCY_MAX),
+    "processes": _whole(1, PROCESSES_MAX),
+    "heartbeat_timeout": _duration(HEARTBEAT_TIMEOUT_MIN_SECONDS),
+    "stall_timeout": _duration(1.0),
+    "drain_timeout": _duration(0.0),
+    "poll_interval": _duration(0.01),
+    "payload_bytes_max": _whole(1, PAYLOAD_BYTES_LIMIT),
+    "log_level": _one_of(LOG_LEVELS),
+    "log_format": _one_of(LOG_FORMATS),
+}
+assert set(_KEYS) <= {entry.name for entry in fields(Config)}, "every key is a field of Config"
+
+KEYS = tuple(_KEYS)  #: names of all keys, in the order in which people should see them
+
+
+# --- the database --------------------------------------------------------------------------------
+
+
+def resolve_database_url(config: Config) -> str:
+    """The URL of the database to use; starts the embedded one where that is allowed.
+
+    Blocks for a second or a few when a server must be started. Raises NotConfigured when nothing is configured
+    and an embedded database is out of the question, DatabaseUnavailable when it does not start.
+    """
+    if config.database_url is not None:
+        return config.database_url
+    if config.production:
+        raise NotConfigured(
+            "No database is configured: set RHYTHM_DATABASE_URL (RHYTHM_ENV is production, so none is started)."
+        )
+    if config.project is None:
+        raise NotConfigured(
+            "No database is configured: set RHYTHM_DATABASE_URL, "
+            f"or make this folder a project with an embedded database: `rhythm init` (it writes {FILE_NAME})."
+        )
+    if not config.embedded:
+        where = config.sources.get("embedded", str(config.file))
+        raise NotConfigured(
+            f"No database is configured: set RHYTHM_DATABASE_URL ({where} says embedded = false). "
+            "`rhythm init` makes a project with an embedded database."
+        )
+    from rhythm.store.embedded import EmbeddedServer  # only where it is needed: most installations set a URL
+
+    return EmbeddedServer(config.project / ".rhythm").ensure_running()
+
+
+_USER_PASSWORD = re.compile(r"(\b[a-z][a-z0-9+]*://[^\s:/@]*:)[^\s]*@", re.IGNORECASE)
+_PARAMETER_PASSWORD = re.compile(r"(\b(?:pass|password|sslpassword)=)('[^']*'|[^\s&'\"]+)", re.IGNORECASE)
+
+
+def mask_passwords(text: str) -> str:
+    """The text with the password of every URL and connection string in it replaced by stars."""
+    return _PARAMETER_PASSWORD.sub(r"\1***", _USER_PASSWORD.sub(r"\1***@", text))
