@@ -1,0 +1,196 @@
+"""The blocking twin of the client, for threads, scripts and web applications without an event loop.
+
+One portal thread per client runs an event loop with the asynchronous client on it; the methods here hand
+their calls over and wait. The thread starts at the first use. In a forked child (gunicorn preload) it does
+not exist, so everything of it is dropped there and made anew at the next use; the parent's connections are
+never touched by the child.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import threading
+import uuid
+from collections.abc import Callable, Coroutine, Iterable
+from pathlib import Path
+from types import TracebackType
+from typing import Any, TypeVar
+
+from rhythm.client.client import Client, Execution
+from rhythm.client.publishing import PublishedWorkflow
+from rhythm.client.starts import Start
+from rhythm.config import Config, load
+from rhythm.durations import Duration
+from rhythm.errors import RhythmError
+from rhythm.model import ExecutionInfo
+
+T = TypeVar("T")
+
+
+class _Portal:
+    """An event loop in a thread of its own, with an open client on it."""
+
+    def __init__(self, config: Config) -> None:
+        self.pid = os.getpid()
+        self._ready = threading.Event()
+        self._loop = asyncio.new_event_loop()
+        self._thread = threading.Thread(target=self._run, name="rhythm-portal", daemon=True)
+        self._thread.start()
+        self.client = Client(config)
+        try:
+            self.call(self.client.open())
+        except BaseException:
+            self.stop()
+            raise
+
+    def _run(self) -> None:
+        asyncio.set_event_loop(self._loop)
+        self._loop.run_forever()
+
+    def call(self, work: Coroutine[Any, Any, T]) -> T:
+        future = asyncio.run_coroutine_threadsafe(work, self._loop)
+        try:
+            return future.result()
+        except BaseException:
+            future.cancel()  # an interrupted caller leaves nothing running behind its back
+            raise
+
+    def stop(self) -> None:
+        self._loop.call_soon_threadsafe(self._loop.stop)
+        self._thread.join()
+        self._loop.close()
+
+
+class BlockingExecution:
+    """One execution, as a handle of the blocking client; see ``Execution``."""
+
+    __slots__ = ("_client", "_execution", "id")
+
+    def __init__(self, client: BlockingClient, execution: Execution[Any]) -> None:
+        self._client = client
+        self._execution = execution
+        self.id = execution.id
+
+    def __repr__(self) -> str:
+        return repr(self._execution)
+
+    def result(self, timeout: Duration | None = None) -> Any:
+        """Waits for the outcome and returns the output; raises as ``Execution.result``."""
+        return self._client.wait(self.id, timeout=timeout)
+
+    def signal(self, name: str, payload: Any = None) -> None:
+        """Sends a signal to this execution."""
+        self._client.signal(self.id, name, payload)
+
+    def refresh(self) -> ExecutionInfo:
+        """Asks the database, and returns and keeps what is known now."""
+        self._execution = self._client.get(self.id)._execution
+        return self._execution._known()
+
+    @property
+    def info(self) -> ExecutionInfo | None:
+        return self._execution.info
+
+    @property
+    def status(self) -> str:
+        return self._execution.status
+
+    @property
+    def name(self) -> str:
+        return self._execution.name
+
+    @property
+    def inputs(self) -> Any:
+        return self._execution.inputs
+
+    @property
+    def output(self) -> Any:
+        return self._execution.output
+
+    @property
+    def error(self) -> dict[str, Any] | None:
+        return self._execution.error
+
+
+class BlockingClient:
+    """The client's methods, each waiting for its answer. Safe to share between threads.
+
+    Use it as a context manager, or call ``close()`` at the end. Options are those of ``Client``.
+    """
+
+    def __init__(self, config: Config) -> None:
+        self.config = config
+        self._lock = threading.Lock()
+        self._portal: _Portal | None = None
+        self._closed = False
+
+    def __enter__(self) -> BlockingClient:
+        self._open()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Disconnects and ends the portal thread."""
+        with self._lock:
+            portal, self._portal, self._closed = self._portal, None, True
+        if portal is not None and portal.pid == os.getpid():
+            portal.call(portal.client.close())
+            portal.stop()
+
+    def _open(self) -> _Portal:
+        with self._lock:
+            if self._closed:
+                raise RhythmError("this client was closed")
+            if self._portal is None or self._portal.pid != os.getpid():
+                self._portal = _Portal(self.config)
+            return self._portal
+
+    def _call(self, work: Callable[[Client], Coroutine[Any, Any, T]]) -> T:
+        portal = self._open()
+        return portal.call(work(portal.client))
+
+    def start(self, name: Any, inputs: Any = None, **options: Any) -> BlockingExecution:
+        """Starts a workflow or a task; see ``Client.start``."""
+        return BlockingExecution(self, self._call(lambda client: client.start(name, inputs, **options)))
+
+    def start_many(self, starts: Iterable[Start]) -> list[uuid.UUID]:
+        """Starts all of them; see ``Client.start_many``."""
+        return self._call(lambda client: client.start_many(starts))
+
+    def execution(self, execution_id: uuid.UUID | str) -> BlockingExecution:
+        """A handle for an id, without asking the database."""
+        return BlockingExecution(self, self._open().client.execution(execution_id))
+
+    def get(self, execution_id: uuid.UUID | str) -> BlockingExecution:
+        """The execution, with what is known of it."""
+        return BlockingExecution(self, self._call(lambda client: client.get(execution_id)))
+
+    def list(self, **filters: Any) -> list[BlockingExecution]:
+        """Executions that fit, newest first; see ``Client.list``."""
+        return [BlockingExecution(self, found) for found in self._call(lambda client: client.list(**filters))]
+
+    def wait(self, execution_id: uuid.UUID | str, timeout: Duration | None = None) -> Any:
+        """The output, once the execution has finished."""
+        return self._call(lambda client: client.wait(execution_id, timeout))
+
+    def signal(self, execution_id: uuid.UUID | str, name: str, payload: Any = None, **options: Any) -> None:
+        """Sends a signal; see ``Client.signal``."""
+        self._call(lambda client: client.signal(execution_id, name, payload, **options))
+
+    def publish(self, *paths: str | Path) -> list[PublishedWorkflow]:
+        """Checks and stores workflows; see ``Client.publish``."""
+        return self._call(lambda client: client.publish(*paths))
+
+    def migrate(self) -> list[str]:
+        """Brings the schema up to date."""
+        return self._call(lambda client: client.migrate())
+
+
+def connect_sync(url: str | None = None, **options: Any) -> BlockingClient:
+    """A blocking client; the same options as ``connect``."""
+    if url is not None:
+        options["database_url"] = url
+    return BlockingClient(load(options))

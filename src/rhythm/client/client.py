@@ -1,0 +1,395 @@
+"""The asynchronous client.
+
+Every method is one call of a SQL function, or a few. Single starts are coalesced: those that arrive while a
+flush is in flight go together in the next one, at most FLUSHES_IN_FLIGHT at a time and STARTS_PER_CALL in
+each; at low load a start leaves at once. Ids are minted here before anything is sent, so a start whose
+answer was lost is repeated unchanged and cannot happen twice.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import uuid
+from collections.abc import Callable, Coroutine, Generator, Iterable, Mapping, Sequence
+from datetime import datetime
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Generic, ParamSpec, TypeVar, cast, overload
+
+from rhythm import payloads
+from rhythm.client.publishing import PublishedWorkflow, publish_definitions, read_definitions
+from rhythm.client.starts import Start, check_name, new_execution
+from rhythm.client.waiting import OutcomeWaits
+from rhythm.config import Config, load, resolve_database_url
+from rhythm.durations import Duration, parse_seconds
+from rhythm.errors import (
+    DatabaseUnavailable,
+    ExecutionCancelled,
+    ExecutionFailed,
+    ExecutionNotFound,
+    InvalidInput,
+    RhythmError,
+    WaitTimeout,
+)
+from rhythm.model import ExecutionInfo, NewExecution, OutcomeInfo, StartResult, new_id
+from rhythm.store import Store
+from rhythm.tasks import Retry, Task
+
+STARTS_PER_CALL = 1_000
+FLUSHES_IN_FLIGHT = 2
+REPEATS_MAX = 8  #: times a call whose answer was lost is repeated before the error reaches the caller
+LIST_LIMIT_MAX = 10_000
+
+P = ParamSpec("P")
+R = TypeVar("R")
+T = TypeVar("T")
+
+
+class Execution(Generic[R]):
+    """One execution, as a handle: cheap to make, and nothing is asked before a method is awaited.
+
+    ``info`` is what was known when the handle came from ``get`` or ``list``, or at the last ``refresh()``.
+    """
+
+    __slots__ = ("_client", "exists", "id", "info")
+
+    def __init__(
+        self, client: Client, execution_id: uuid.UUID, info: ExecutionInfo | None = None, *, exists: bool = False
+    ) -> None:
+        self._client = client
+        self.id = execution_id
+        self.info = info
+        self.exists = exists or info is not None  #: known to exist; otherwise the first wait looks
+
+    def __repr__(self) -> str:
+        about = f" {self.info.name} {self.info.status}" if self.info else ""
+        return f"<Execution {self.id}{about}>"
+
+    async def result(self, timeout: Duration | None = None) -> R:
+        """Waits for the outcome and returns the output.
+
+        ``timeout`` in seconds or as text; default: wait as long as it takes. Raises ExecutionFailed,
+        ExecutionCancelled, ExecutionNotFound, or WaitTimeout (the execution carries on).
+        """
+        return cast(R, await self._client.wait(self, timeout=timeout))
+
+    async def signal(self, name: str, payload: Any = None) -> None:
+        """Sends a signal to this execution (see ``Client.signal``)."""
+        await self._client.signal(self.id, name, payload)
+
+    async def refresh(self) -> ExecutionInfo:
+        """Asks the database, and returns and keeps what is known now. Raises ExecutionNotFound."""
+        self.info = (await self._client.get(self.id)).info
+        self.exists = True
+        assert self.info is not None, "get() fills in what is known"
+        return self.info
+
+    def _known(self) -> ExecutionInfo:
+        if self.info is None:
+            raise RhythmError("nothing is known of this execution yet: await execution.refresh() first")
+        return self.info
+
+    @property
+    def status(self) -> str:
+        """The status when it was last asked for."""
+        return self._known().status
+
+    @property
+    def name(self) -> str:
+        return self._known().name
+
+    @property
+    def inputs(self) -> Any:
+        """The inputs, JSON-shaped."""
+        return payloads.decode(self._known().inputs)
+
+    @property
+    def output(self) -> Any:
+        """The output, JSON-shaped; None unless completed."""
+        output = self._known().output
+        return None if output is None else payloads.decode(output)
+
+    @property
+    def error(self) -> dict[str, Any] | None:
+        """The stored error ({"name", "message", …}); None unless failed or cancelled."""
+        error = self._known().error
+        return None if error is None else cast("dict[str, Any]", payloads.decode(error))
+
+
+class Client:
+    """Starts, asks, waits, signals, publishes. Open it with ``async with rhythm.connect() as client``."""
+
+    def __init__(self, config: Config) -> None:
+        self.config = config
+        self._store: Store | None = None
+        self._waits: OutcomeWaits | None = None
+        self._queued: list[tuple[NewExecution, asyncio.Future[StartResult]]] = []
+        self._flushes: set[asyncio.Task[None]] = set()
+
+    async def open(self) -> Client:
+        """Connects. Raises NotConfigured or DatabaseUnavailable."""
+        if self._store is None:
+            url = await asyncio.to_thread(resolve_database_url, self.config)
+            self._store = await Store.connect(
+                url, pool_min=1, pool_max=FLUSHES_IN_FLIGHT + 3, pooler=self.config.pooler, application_name="rhythm client"
+            )
+            self._waits = OutcomeWaits(self._store)
+        return self
+
+    async def close(self) -> None:
+        """Sends what is under way and disconnects. Waits that are still under way end with an error."""
+        while self._flushes:
+            await asyncio.wait(self._flushes)
+        if self._waits is not None:
+            await self._waits.close()
+            self._waits = None
+        if self._store is not None:
+            await self._store.close()
+            self._store = None
+
+    async def __aenter__(self) -> Client:
+        return await self.open()
+
+    async def __aexit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        await self.close()
+
+    def __await__(self) -> Generator[Any, None, Client]:
+        return self.open().__await__()
+
+    @property
+    def store(self) -> Store:
+        """The store this client is connected to. Raises RhythmError when it is not open."""
+        if self._store is None:
+            raise RhythmError("this client is not open: use `async with rhythm.connect() as client`")
+        return self._store
+
+    # --- starting ---------------------------------------------------------------------------------
+
+    @overload
+    async def start(
+        self, name: Task[P, Coroutine[Any, Any, R]], inputs: Mapping[str, Any] | None = ..., **options: Any
+    ) -> Execution[R]: ...
+    @overload
+    async def start(self, name: Task[P, R], inputs: Mapping[str, Any] | None = ..., **options: Any) -> Execution[R]: ...
+    @overload
+    async def start(self, name: str, inputs: Mapping[str, Any] | None = ..., **options: Any) -> Execution[Any]: ...
+
+    async def start(
+        self,
+        name: str | Task[..., Any],
+        inputs: Mapping[str, Any] | None = None,
+        *,
+        key: str | None = None,
+        key_policy: str = "return",
+        queue: str | None = None,
+        priority: int | None = None,
+        delay: Duration | None = None,
+        at: datetime | None = None,
+        retries: int | None = None,
+        retry: Retry | None = None,
+        timeout: Duration | None = None,
+        tags: Mapping[str, Any] | None = None,
+        id: uuid.UUID | None = None,  # noqa: A002  (the public name of the option)
+        connection: Any = None,
+    ) -> Execution[Any]:
+        """Starts a workflow or a task, durably: when this returns, it will run.
+
+        ``name`` is a workflow's or task's name, or a decorated task function. Options: see ``StartOptions`` fields
+        in ``rhythm.Start``; what is not given comes from the registration. With ``key`` the start happens once per
+        name and key: a second one with equal inputs answers with the first execution, one with other inputs is
+        refused. With ``connection`` (asyncpg) the row is written in the caller's own transaction.
+        Raises InvalidInput, PayloadTooLarge, StartRefused, DatabaseUnavailable.
+        """
+        request = Start(name, inputs, key, key_policy, queue, priority, delay, at, retries, retry, timeout, tags, id)
+        record = new_execution(request, bytes_max=self.config.payload_bytes_max)
+        if connection is not None:
+            (result,) = await self.store.start([record], connection=connection)
+        else:
+            result = await self._start_coalesced(record)
+        return Execution(self, result.id, exists=True)
+
+    async def start_many(self, starts: Iterable[Start], *, connection: Any = None) -> list[uuid.UUID]:
+        """Starts all of them, STARTS_PER_CALL in each round trip, and returns the ids in order.
+
+        Raises what ``start`` raises; starts of earlier round trips stand. Repeating the same list is harmless where
+        the entries carry ``key`` or ``id``.
+        """
+        bytes_max = self.config.payload_bytes_max
+        records = [new_execution(start, bytes_max=bytes_max) for start in starts]
+        ids: list[uuid.UUID] = []
+        for first in range(0, len(records), STARTS_PER_CALL):
+            chunk = records[first : first + STARTS_PER_CALL]
+            if connection is not None:
+                results = await self.store.start(chunk, connection=connection)
+            else:
+                results = await self._repeat(lambda chunk=chunk: self.store.start(chunk))
+            ids.extend(result.id for result in results)
+        return ids
+
+    async def _start_coalesced(self, record: NewExecution) -> StartResult:
+        future: asyncio.Future[StartResult] = asyncio.get_running_loop().create_future()
+        self._queued.append((record, future))
+        if len(self._flushes) < FLUSHES_IN_FLIGHT:
+            flush = asyncio.create_task(self._flush_starts(), name="rhythm-start-flush")
+            self._flushes.add(flush)
+            flush.add_done_callback(self._flushes.discard)
+        return await future
+
+    async def _flush_starts(self) -> None:
+        while self._queued:
+            batch, self._queued = self._queued[:STARTS_PER_CALL], self._queued[STARTS_PER_CALL:]
+            records = [record for record, _ in batch]
+            try:
+                results = await self._repeat(lambda records=records: self.store.start(records))
+            except (RhythmError, asyncio.CancelledError) as error:
+                for _, future in batch:
+                    if not future.done():
+                        future.set_exception(error if isinstance(error, RhythmError) else DatabaseUnavailable("the client was closed"))
+                if isinstance(error, asyncio.CancelledError):
+                    raise
+                continue
+            for (_, future), result in zip(batch, results, strict=True):
+                if not future.done():
+                    future.set_result(result)
+
+    async def _repeat(self, call: Callable[[], Coroutine[Any, Any, T]]) -> T:
+        """Makes an idempotent call, again while the connection fails under it, with growing pauses."""
+        for attempt in range(REPEATS_MAX):
+            try:
+                return await call()
+            except DatabaseUnavailable:
+                if attempt == REPEATS_MAX - 1:
+                    raise
+                await asyncio.sleep(0.05 * 2**attempt)
+        raise AssertionError("the loop returns or raises")
+
+    # --- asking -----------------------------------------------------------------------------------
+
+    def execution(self, execution_id: uuid.UUID | str) -> Execution[Any]:
+        """A handle for an id, without asking the database. Raises InvalidInput when it is not an id."""
+        return Execution(self, parse_id(execution_id))
+
+    async def get(self, execution_id: uuid.UUID | str) -> Execution[Any]:
+        """The execution, with what is known of it. Raises ExecutionNotFound."""
+        wanted = parse_id(execution_id)
+        info = await self.store.get(wanted)
+        if info is None:
+            raise ExecutionNotFound(f"no execution with the id {wanted}")
+        return Execution(self, wanted, info)
+
+    async def list(
+        self,
+        *,
+        name: str | None = None,
+        status: str | Sequence[str] | None = None,
+        kind: str | None = None,
+        queue: str | None = None,
+        key: str | None = None,
+        tags: Mapping[str, Any] | None = None,
+        parent: uuid.UUID | str | None = None,
+        limit: int = 100,
+        before: uuid.UUID | str | None = None,
+    ) -> list[Execution[Any]]:
+        """Executions that fit all that is given, newest first.
+
+        ``tags`` fits executions that carry at least these; ``before`` is the id after which the next page goes on.
+        """
+        if not 1 <= limit <= LIST_LIMIT_MAX:
+            raise InvalidInput(f"limit {limit!r} is not between 1 and {LIST_LIMIT_MAX:,}")
+        statuses = None if status is None else [status] if isinstance(status, str) else [*status]
+        found = await self.store.list(
+            name=name,
+            status=statuses,
+            kind=kind,
+            queue=queue,
+            key=key,
+            tags=None if tags is None else dict(tags),
+            parent_id=None if parent is None else parse_id(parent),
+            limit=limit,
+            before=None if before is None else parse_id(before),
+        )
+        return [Execution(self, info.id, info) for info in found]
+
+    async def wait(self, execution_id: Execution[Any] | uuid.UUID | str, timeout: Duration | None = None) -> Any:
+        """The output of an execution, once it has finished (see ``Execution.result``)."""
+        execution = execution_id if isinstance(execution_id, Execution) else Execution(self, parse_id(execution_id))
+        wanted = execution.id
+        seconds = None if timeout is None else parse_seconds(timeout)
+        if self._waits is None:
+            raise RhythmError("this client is not open: use `async with rhythm.connect() as client`")
+        try:
+            async with asyncio.timeout(seconds):
+                if not execution.exists:
+                    await execution.refresh()
+                outcome = await self._waits.outcome(wanted)
+        except TimeoutError:
+            raise WaitTimeout(f"execution {wanted} has not finished within {seconds:g} s; it carries on") from None
+        return _result(outcome)
+
+    # --- telling ----------------------------------------------------------------------------------
+
+    async def signal(
+        self,
+        execution_id: uuid.UUID | str,
+        name: str,
+        payload: Any = None,
+        *,
+        send_id: uuid.UUID | None = None,
+        connection: Any = None,
+    ) -> None:
+        """Sends a signal to a workflow: kept until it is read, delivered once, in the order of sending.
+
+        ``send_id`` makes repeating harmless when the caller repeats (each call here already repeats safely).
+        Raises ExecutionNotFound, ExecutionFinished, SignalRefused, InvalidInput, PayloadTooLarge.
+        """
+        target = parse_id(execution_id)
+        check_name(name, "name of a signal")
+        data = payloads.encode(payload, f"payload of signal {name!r}", bytes_max=self.config.payload_bytes_max)
+        send = send_id or new_id()
+        if connection is not None:
+            await self.store.signal(target, name, data, send, connection=connection)
+        else:
+            await self._repeat(lambda: self.store.signal(target, name, data, send))
+
+    async def publish(self, *paths: str | Path) -> list[PublishedWorkflow]:
+        """Checks and stores the workflows in these files and folders; new executions run them from now on.
+
+        Nothing is stored if one of them does not compile. Raises CompileError with all diagnostics, and
+        InvalidInput when a path holds no workflow.
+        """
+        definitions = await asyncio.to_thread(read_definitions, paths)
+        return await publish_definitions(self.store, definitions)
+
+    async def migrate(self) -> list[str]:
+        """Brings the schema up to date; returns the names of the migrations that were applied."""
+        return await self.store.migrate()
+
+
+def connect(url: str | None = None, **options: Any) -> Client:
+    """An asynchronous client: ``async with rhythm.connect() as client`` (or ``client = await rhythm.connect()``).
+
+    Without ``url`` the database is the configured one, or the embedded server inside a project. ``options`` are
+    configuration keys (``pooler``, ``payload_bytes_max``, …).
+    """
+    if url is not None:
+        options["database_url"] = url
+    return Client(load(options))
+
+
+def parse_id(value: uuid.UUID | str) -> uuid.UUID:
+    """The id. Raises InvalidInput when the text is not one."""
+    if isinstance(value, uuid.UUID):
+        return value
+    try:
+        return uuid.UUID(value)
+    except (ValueError, AttributeError, TypeError):
+        raise InvalidInput(f"{value!r:.100} is not an execution id") from None
+
+
+def _result(outcome: OutcomeInfo) -> Any:
+    if outcome.status == "completed":
+        return payloads.decode(outcome.payload)
+    error = payloads.decode(outcome.payload) if outcome.payload else {}
+    if outcome.status == "cancelled":
+        raise ExecutionCancelled(f"execution {outcome.id} was cancelled")
+    raise ExecutionFailed(error, execution_id=str(outcome.id))

@@ -1,0 +1,99 @@
+"""Reading workflow files from disk and compiling them for publication."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from rhythm.errors import CompileError, InvalidInput
+from rhythm.model import NewDefinition
+
+if TYPE_CHECKING:
+    from rhythm.engine import Definition
+    from rhythm.store import Store
+
+SOURCE_BYTES_MAX = 4 * 256 * 1024  #: bytes read of one file; the compiler's own limit is in characters
+FILES_MAX = 10_000
+
+
+@dataclass(frozen=True, slots=True)
+class PublishedWorkflow:
+    """What became of one published workflow."""
+
+    name: str
+    hash: str  #: of the definition new executions run from now on
+    changed: bool  #: whether another one, or none, was current before
+    warnings: tuple[Any, ...]  #: the compiler's diagnostics of severity "warning"
+
+
+def find_workflow_files(paths: Iterable[str | Path]) -> list[Path]:
+    """The ``.flow`` files named by paths: files as they are, folders with all below them, in a stable order.
+
+    Raises InvalidInput for a path that does not exist or holds no workflow file.
+    """
+    found: list[Path] = []
+    for given in paths:
+        path = Path(given)
+        if path.is_dir():
+            inside = sorted(path.rglob("*.flow"))
+            if not inside:
+                raise InvalidInput(f"no .flow file in the folder {path}")
+            found.extend(inside)
+        elif path.is_file():
+            found.append(path)
+        else:
+            raise InvalidInput(f"no such file or folder: {path}")
+    if len(found) > FILES_MAX:
+        raise InvalidInput(f"{len(found):,} workflow files at once, over the limit of {FILES_MAX:,}")
+    return found
+
+
+def read_source(path: Path) -> str:
+    """A workflow file's text. Raises InvalidInput when it cannot be read or is not UTF-8."""
+    try:
+        with path.open("rb") as file:
+            data = file.read(SOURCE_BYTES_MAX + 1)
+    except OSError as error:
+        raise InvalidInput(f"cannot read {path}: {error.strerror}") from None
+    if len(data) > SOURCE_BYTES_MAX:
+        raise InvalidInput(f"{path} is larger than a workflow may be ({SOURCE_BYTES_MAX:,} bytes)")
+    try:
+        return data.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise InvalidInput(f"{path} is not UTF-8 text (byte {error.start})") from None
+
+
+def read_definitions(paths: Iterable[str | Path]) -> list[Definition]:
+    """Compiles every workflow file named by paths.
+
+    Raises CompileError with the diagnostics of all files, and InvalidInput when two files have one name.
+    """
+    from rhythm.engine import compile_workflow
+
+    definitions: list[Definition] = []
+    problems: list[Any] = []
+    names: dict[str, Path] = {}
+    for path in find_workflow_files(paths):
+        name = path.stem
+        if name in names and names[name].resolve() != path.resolve():
+            raise InvalidInput(f"two files would publish the workflow {name!r}: {names[name]} and {path}")
+        names[name] = path
+        try:
+            definitions.append(compile_workflow(read_source(path), str(path), name))
+        except CompileError as error:
+            problems.extend(error.diagnostics)
+    if problems:
+        raise CompileError(problems)
+    return definitions
+
+
+async def publish_definitions(store: Store, definitions: Sequence[Definition]) -> list[PublishedWorkflow]:
+    """Stores compiled definitions and makes each the current one of its name."""
+    before = {}
+    for definition in definitions:
+        current = await store.current_definition(definition.name)
+        before[definition.name] = current.hash if current else None
+    await store.publish([NewDefinition(d.name, d.hash, d.ir_bytes, d.source, d.source_hash) for d in definitions])
+    return [PublishedWorkflow(d.name, d.hash, before[d.name] != d.hash, tuple(d.warnings)) for d in definitions]

@@ -1,0 +1,189 @@
+"""From what a caller asks for to the record that the store writes, with every check that needs no database."""
+
+from __future__ import annotations
+
+import json
+import math
+import uuid
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from rhythm import payloads
+from rhythm.durations import Duration, parse_seconds
+from rhythm.errors import InvalidInput
+from rhythm.model import NAME_LENGTH_MAX, PAYLOAD_BYTES_MAX, PRIORITY_MAX, PRIORITY_MIN, NewExecution, new_id
+from rhythm.tasks import Retry, Task
+
+KEY_POLICIES = ("return", "reject", "replace", "after_failure")
+KEY_LENGTH_MAX = 500  #: characters of an idempotency key
+TAGS_BYTES_MAX = 16 * 1024  #: bytes of an execution's tags as JSON
+RETRIES_MAX = 1_000_000
+_NO_INPUTS = b"{}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StartOptions:
+    """The options of a start; what is None comes from the task's registration, or is the default."""
+
+    key: str | None = None  #: Idempotency key, unique per name. Default none.
+    key_policy: str = "return"  #: What a taken key does: one of KEY_POLICIES.
+    queue: str | None = None  #: Default: the task's registered queue, else "default".
+    priority: int | None = None  #: −100 … 100, higher first. Default 0.
+    delay: Duration | None = None  #: Wait this long before the first attempt.
+    at: datetime | None = None  #: Or: not before this moment (with a time zone).
+    retries: int | None = None  #: Reported failures that are followed by another attempt. Default 0.
+    retry: Retry | None = None  #: Backoff between them.
+    timeout: Duration | None = None  #: Longest one attempt may take. Default none.
+    tags: Mapping[str, Any] | None = None  #: Small JSON object to find executions by.
+    id: uuid.UUID | None = None  #: The execution's id, if the caller mints it (then a repeated start is harmless).
+
+
+@dataclass(frozen=True, slots=True)
+class Start:
+    """One entry for ``start_many``: a name (or a task), its inputs, and the options of ``start``."""
+
+    name: str | Task[..., Any]
+    inputs: Mapping[str, Any] | None = None
+    key: str | None = None
+    key_policy: str = "return"
+    queue: str | None = None
+    priority: int | None = None
+    delay: Duration | None = None
+    at: datetime | None = None
+    retries: int | None = None
+    retry: Retry | None = None
+    timeout: Duration | None = None
+    tags: Mapping[str, Any] | None = None
+    id: uuid.UUID | None = None
+
+
+def check_name(name: object, what: str) -> str:
+    """The name, if it is a usable one. Raises InvalidInput."""
+    if not isinstance(name, str) or not name or len(name) > NAME_LENGTH_MAX or "\0" in name or not _encodable(name):
+        raise InvalidInput(f"{name!r:.100} is not a {what}: it must be text of 1 to {NAME_LENGTH_MAX} characters")
+    return name
+
+
+def new_execution(start: Start, *, bytes_max: int = PAYLOAD_BYTES_MAX) -> NewExecution:
+    """The record of one start. Raises InvalidInput (or PayloadTooLarge) for what can never work."""
+    if isinstance(start.name, Task):
+        name, kind = start.name.name, "task"
+    else:
+        name, kind = check_name(start.name, "name of a workflow or task"), None
+    inputs = start.inputs
+    if inputs is None:
+        data = _NO_INPUTS
+    elif isinstance(inputs, Mapping):
+        data = payloads.encode(inputs, f"inputs of {name!r}", bytes_max=bytes_max)
+    else:
+        raise InvalidInput(f"inputs of {name!r} must be an object (a dict), not {type(inputs).__name__}")
+    if kind is None and start.key is None and start.tags is None and _plain(start):
+        return NewExecution(id=start.id or new_id(), name=name, inputs=data)
+    return NewExecution(
+        id=start.id or new_id(),
+        name=name,
+        kind=kind,
+        inputs=data,
+        queue=None if start.queue is None else check_name(start.queue, "queue"),
+        priority=_priority(start.priority),
+        delay_seconds=None if start.delay is None else parse_seconds(start.delay),
+        available_at=_moment(start),
+        key=_key(start.key),
+        key_policy=_policy(start.key_policy),
+        retries=_retries(start.retries),
+        retry=None if start.retry is None else start.retry.as_dict(),
+        timeout_seconds=None if start.timeout is None else _timeout(start.timeout),
+        tags=None if start.tags is None else _tags(start.tags),
+    )
+
+
+def _plain(start: Start) -> bool:
+    return (
+        start.queue is None
+        and start.priority is None
+        and start.delay is None
+        and start.at is None
+        and start.retries is None
+        and start.retry is None
+        and start.timeout is None
+    )
+
+
+def _encodable(text: str) -> bool:
+    return not any("\ud800" <= character <= "\udfff" for character in text)
+
+
+def _priority(value: int | None) -> int | None:
+    if value is None:
+        return None
+    if isinstance(value, bool) or not isinstance(value, int) or not PRIORITY_MIN <= value <= PRIORITY_MAX:
+        raise InvalidInput(f"priority {value!r} is not a whole number from {PRIORITY_MIN} to {PRIORITY_MAX}")
+    return value
+
+
+def _moment(start: Start) -> datetime | None:
+    if start.at is None:
+        return None
+    if start.delay is not None:
+        raise InvalidInput("give either delay or at, not both")
+    if not isinstance(start.at, datetime) or start.at.tzinfo is None:
+        raise InvalidInput("at must be a datetime with a time zone, for example datetime.now(timezone.utc)")
+    return start.at
+
+
+def _key(value: str | None) -> str | None:
+    if value is None:
+        return None
+    if not isinstance(value, str) or not 1 <= len(value) <= KEY_LENGTH_MAX or "\0" in value or not _encodable(value):
+        raise InvalidInput(f"{value!r:.100} is not a key: it must be text of 1 to {KEY_LENGTH_MAX} characters")
+    return value
+
+
+def _policy(value: str) -> str:
+    if value not in KEY_POLICIES:
+        raise InvalidInput(f"key_policy {value!r} is not one of {', '.join(KEY_POLICIES)}")
+    return value
+
+
+def _retries(value: int | None) -> int | None:
+    if value is None:
+        return None
+    if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value <= RETRIES_MAX:
+        raise InvalidInput(f"retries {value!r} is not a whole number from 0 to {RETRIES_MAX:,}")
+    return value
+
+
+def _timeout(value: Duration) -> float:
+    seconds = parse_seconds(value)
+    if not seconds > 0 or not math.isfinite(seconds):
+        raise InvalidInput(f"timeout {value!r} must be longer than nothing")
+    return seconds
+
+
+def _tags(value: Mapping[str, Any]) -> dict[str, Any]:
+    if not isinstance(value, Mapping):
+        raise InvalidInput(f"tags must be an object (a dict), not {type(value).__name__}")
+    data = payloads.encode(value, "tags", bytes_max=TAGS_BYTES_MAX)
+    plain: dict[str, Any] = json.loads(data)
+    if b"\\u0000" in data or b"\\ud" in data.lower():
+        for text in _texts(plain):
+            if "\0" in text or not _encodable(text):
+                raise InvalidInput(f"tags hold the text {text!r:.60}, which the database cannot index")
+    return plain
+
+
+def _texts(value: Any) -> list[str]:
+    found: list[str] = []
+    rest = [value]
+    while rest:
+        item = rest.pop()
+        if isinstance(item, str):
+            found.append(item)
+        elif isinstance(item, dict):
+            found.extend(item)
+            rest.extend(item.values())
+        elif isinstance(item, list):
+            rest.extend(item)
+    return found
