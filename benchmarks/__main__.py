@@ -67,7 +67,8 @@ class Bench:
         command = [sys.executable, "-m", "rhythm", "worker", "--app", "benchmarks.workload", *arguments]
         with open(self.folder / "workers.log", "ab") as log:
             running = [
-                subprocess.Popen(command, env=environment, cwd=self.folder, stdout=log, stderr=log) for _ in range(count)
+                subprocess.Popen(command, env=environment, cwd=self.folder, stdout=log, stderr=log)
+                for _ in range(count)
             ]
         try:
             yield running

@@ -131,7 +131,11 @@ class Client:
         if self._store is None:
             url = await asyncio.to_thread(resolve_database_url, self.config)
             self._store = await Store.connect(
-                url, pool_min=1, pool_max=FLUSHES_IN_FLIGHT + 3, pooler=self.config.pooler, application_name="rhythm client"
+                url,
+                pool_min=1,
+                pool_max=FLUSHES_IN_FLIGHT + 3,
+                pooler=self.config.pooler,
+                application_name="rhythm client",
             )
             self._waits = OutcomeWaits(self._store)
         return self
@@ -150,7 +154,9 @@ class Client:
     async def __aenter__(self) -> Client:
         return await self.open()
 
-    async def __aexit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         await self.close()
 
     def __await__(self) -> Generator[Any, None, Client]:
@@ -238,16 +244,25 @@ class Client:
     async def _flush_starts(self) -> None:
         while self._queued:
             batch, self._queued = self._queued[:STARTS_PER_CALL], self._queued[STARTS_PER_CALL:]
-            records = [record for record, _ in batch]
-            try:
-                results = await self._repeat(lambda records=records: self.store.start(records))
-            except (RhythmError, asyncio.CancelledError) as error:
-                for _, future in batch:
-                    if not future.done():
-                        future.set_exception(error if isinstance(error, RhythmError) else DatabaseUnavailable("the client was closed"))
-                if isinstance(error, asyncio.CancelledError):
-                    raise
-                continue
+            await self._flush(batch)
+
+    async def _flush(self, batch: list[tuple[NewExecution, asyncio.Future[StartResult]]]) -> None:
+        records = [record for record, _ in batch]
+        try:
+            results = await self._repeat(lambda: self.store.start(records))
+        except asyncio.CancelledError:
+            _refuse(batch, DatabaseUnavailable("the client was closed while this start was under way"))
+            raise
+        except DatabaseUnavailable as error:
+            _refuse(batch, error)
+        except RhythmError as error:
+            if len(batch) == 1:
+                _refuse(batch, error)
+            else:  # one refused start undoes the whole call: the halves go again, so that only the culprit fails
+                middle = len(batch) // 2
+                await self._flush(batch[:middle])
+                await self._flush(batch[middle:])
+        else:
             for (_, future), result in zip(batch, results, strict=True):
                 if not future.done():
                     future.set_result(result)
@@ -384,6 +399,12 @@ def parse_id(value: uuid.UUID | str) -> uuid.UUID:
         return uuid.UUID(value)
     except (ValueError, AttributeError, TypeError):
         raise InvalidInput(f"{value!r:.100} is not an execution id") from None
+
+
+def _refuse(batch: list[tuple[NewExecution, asyncio.Future[StartResult]]], error: RhythmError) -> None:
+    for _, future in batch:
+        if not future.done():
+            future.set_exception(error)
 
 
 def _result(outcome: OutcomeInfo) -> Any:
