@@ -60,6 +60,7 @@ ORPHANS_TIMEOUT_SECONDS = 10.0  #: wait for processes of a server whose main pro
 LOG_BYTES_MAX = 8 * 1024 * 1024  #: a longer log is begun anew at the next start
 SOCKET_PATH_BYTES_MAX = 100  #: below what Linux (108) and macOS (104) allow
 POLL_SECONDS = 0.02
+SOCKET_NAME = ".s.PGSQL.5432"
 
 DATABASE = "rhythm"
 SUPERUSER = "postgres"
@@ -172,14 +173,19 @@ def _reachable_binaries(version: int, account: Account | None) -> Path:
         _make_system_root()
         partial = Path(tempfile.mkdtemp(prefix="copying-", dir=SYSTEM_ROOT))
         try:
+            package = folder.parent.parent
             for part in ("bin", "lib", "share"):
-                shutil.copytree(folder.parent / part, partial / part, symlinks=True)
+                target = partial / package.name / folder.parent.name / part
+                shutil.copytree(folder.parent / part, target, symlinks=True)
+            for libraries in (Path(package.name, ".dylibs"), Path(f"{package.name}.libs")):  # as wheels' tools lay them
+                if (package.parent / libraries).exists():
+                    shutil.copytree(package.parent / libraries, partial / libraries, symlinks=True)
             _open_to_all(partial)
             with contextlib.suppress(OSError):  # another process was first: its copy is as good
                 partial.rename(copy)
         finally:
             shutil.rmtree(partial, ignore_errors=True)
-    return copy / "bin"
+    return copy / folder.relative_to(folder.parent.parent.parent)
 
 
 def _open_to_all(copy: Path) -> None:
@@ -321,7 +327,6 @@ class Cluster:
         """Starts the server and waits until it answers. Raises DatabaseUnavailable."""
         self._check_version()
         self.socket = self._make_socket_folder()
-        self._clear_stale_pid()
         if self.log.exists() and self.log.stat().st_size > LOG_BYTES_MAX:
             self.log.unlink()
         if not self.log.exists():
@@ -332,6 +337,7 @@ class Cluster:
         alive = self._open_alive()
         try:
             self._lock_alive(alive)
+            self._clear_leftovers()
             command: list[str | Path] = [
                 self.program("pg_ctl"),
                 "start",
@@ -359,7 +365,7 @@ class Cluster:
             if time.monotonic() > deadline:
                 if pid is None or process_start(pid) is None:
                     raise DatabaseUnavailable(
-                        f"The server in {self.data} runs where we cannot see its process, perhaps in another container. "
+                        f"The server in {self.data} runs where its process is out of sight, in another container? "
                         "Stop it there."
                     )
                 _signal(pid, signal.SIGQUIT)
@@ -398,21 +404,30 @@ class Cluster:
                 f"Keep what you need with pg_dump of version {found}, then `rhythm db reset`."
             )
 
-    def _clear_stale_pid(self) -> None:
-        """Drops a leftover postmaster.pid whose number now belongs to another program, which would stop the start."""
+    def _clear_leftovers(self) -> None:
+        """Drops postmaster.pid and the socket that a killed server left.
+
+        Where its number is now another program's, or a zombie's, PostgreSQL would take that for a server at work.
+        We hold the server's lock, so only one that was started by hand could be that.
+        """
         path = self.data / "postmaster.pid"
         pid = self.main_process()
-        if pid is None or self.running():
-            return
-        name = subprocess.run(["ps", "-o", "comm=", "-p", str(pid)], capture_output=True, text=True).stdout
-        if "postgres" not in name:
-            path.unlink(missing_ok=True)
+        if pid is not None:
+            arguments = subprocess.run(
+                ["ps", "-ww", "-o", "args=", "-p", str(pid)], capture_output=True, text=True
+            ).stdout
+            if str(self.data) in arguments or _works_in(pid, self.data):
+                return
+        path.unlink(missing_ok=True)
+        assert self.socket is not None, "the socket folder is made before leftovers are cleared"
+        for leftover in (SOCKET_NAME, f"{SOCKET_NAME}.lock"):
+            (self.socket / leftover).unlink(missing_ok=True)
 
     def _make_socket_folder(self) -> Path:
         """A private folder with a short path: beside root's data, else in /tmp under a name that stays the same."""
         user = self._server_user()
         beside = self.home / "socket"
-        if self.account is not None and len(os.fsencode(beside / ".s.PGSQL.5432")) <= SOCKET_PATH_BYTES_MAX:
+        if self.account is not None and len(os.fsencode(beside / SOCKET_NAME)) <= SOCKET_PATH_BYTES_MAX:
             candidates = [beside]
         else:
             temporary = (
@@ -454,6 +469,12 @@ class Cluster:
 def _signal(pid: int, number: signal.Signals) -> None:
     with contextlib.suppress(ProcessLookupError):
         os.kill(pid, number)
+
+
+def _works_in(pid: int, folder: Path) -> bool:
+    with contextlib.suppress(OSError):
+        return os.readlink(f"/proc/{pid}/cwd") == str(folder)
+    return False
 
 
 def _is_private_folder(path: Path, user: int) -> bool:
