@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import itertools
 import os
 import platform
 import shutil
@@ -179,7 +180,7 @@ class Bench:
                 execution = await client.start("manySteps", {"steps": count})
                 output = await execution.result(timeout=WAIT_SECONDS * 10)
         times = output["times"]
-        parts = [later - earlier for earlier, later in zip(times, times[1:], strict=False)]
+        parts = [later - earlier for earlier, later in itertools.pairwise(times)]
         self.note("ms per sequential step", (times[-1] - times[0]) / count, "ms")
         self.note("last tenth of the steps to the second", sum(parts[-10:]) / sum(parts[10:20]), "x")
 

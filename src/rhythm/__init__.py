@@ -49,7 +49,44 @@ _NAMES = {
 }
 
 __version__ = "0.1.0"
-__all__ = sorted(_NAMES)
+__all__ = [
+    "BlockingClient",
+    "BlockingExecution",
+    "Client",
+    "CompileError",
+    "ConfigurationError",
+    "DatabaseUnavailable",
+    "Execution",
+    "ExecutionCancelled",
+    "ExecutionFailed",
+    "ExecutionFinished",
+    "ExecutionInfo",
+    "ExecutionNotFound",
+    "InvalidDuration",
+    "InvalidInput",
+    "NotConfigured",
+    "OutputInvalid",
+    "OutputTooLarge",
+    "PayloadTooLarge",
+    "Retry",
+    "RhythmError",
+    "SchemaMismatch",
+    "SignalRefused",
+    "Start",
+    "StartRefused",
+    "Task",
+    "TaskAbandoned",
+    "TaskContext",
+    "TaskInputInvalid",
+    "TaskNotRetryable",
+    "TaskRetryAfter",
+    "WaitTimeout",
+    "Worker",
+    "connect",
+    "connect_sync",
+    "database_url",
+    "task",
+]
 
 if TYPE_CHECKING:
     from rhythm.client import (

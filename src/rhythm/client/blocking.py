@@ -9,6 +9,7 @@ never touched by the child.
 from __future__ import annotations
 
 import asyncio
+import builtins
 import os
 import threading
 import uuid
@@ -170,7 +171,7 @@ class BlockingClient:
         """The execution, with what is known of it."""
         return BlockingExecution(self, self._call(lambda client: client.get(execution_id)))
 
-    def list(self, **filters: Any) -> list[BlockingExecution]:
+    def list(self, **filters: Any) -> builtins.list[BlockingExecution]:
         """Executions that fit, newest first; see ``Client.list``."""
         return [BlockingExecution(self, found) for found in self._call(lambda client: client.list(**filters))]
 
@@ -182,11 +183,11 @@ class BlockingClient:
         """Sends a signal; see ``Client.signal``."""
         self._call(lambda client: client.signal(execution_id, name, payload, **options))
 
-    def publish(self, *paths: str | Path) -> list[PublishedWorkflow]:
+    def publish(self, *paths: str | Path) -> builtins.list[PublishedWorkflow]:
         """Checks and stores workflows; see ``Client.publish``."""
         return self._call(lambda client: client.publish(*paths))
 
-    def migrate(self) -> list[str]:
+    def migrate(self) -> builtins.list[str]:
         """Brings the schema up to date."""
         return self._call(lambda client: client.migrate())
 

@@ -9,16 +9,17 @@ answer was lost is repeated unchanged and cannot happen twice.
 from __future__ import annotations
 
 import asyncio
+import builtins
 import uuid
 from collections.abc import Callable, Coroutine, Generator, Iterable, Mapping, Sequence
-from datetime import datetime
+from functools import partial
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Generic, ParamSpec, TypeVar, cast, overload
+from typing import Any, Generic, ParamSpec, TypeVar, Unpack, cast, overload
 
 from rhythm import payloads
 from rhythm.client.publishing import PublishedWorkflow, publish_definitions, read_definitions
-from rhythm.client.starts import Start, check_name, new_execution
+from rhythm.client.starts import Start, StartOptions, check_name, new_execution
 from rhythm.client.waiting import OutcomeWaits
 from rhythm.config import Config, load, resolve_database_url
 from rhythm.durations import Duration, parse_seconds
@@ -33,7 +34,7 @@ from rhythm.errors import (
 )
 from rhythm.model import ExecutionInfo, NewExecution, OutcomeInfo, StartResult, new_id
 from rhythm.store import Store
-from rhythm.tasks import Retry, Task
+from rhythm.tasks import Task
 
 STARTS_PER_CALL = 1_000
 FLUSHES_IN_FLIGHT = 2
@@ -173,41 +174,49 @@ class Client:
 
     @overload
     async def start(
-        self, name: Task[P, Coroutine[Any, Any, R]], inputs: Mapping[str, Any] | None = ..., **options: Any
+        self,
+        name: Task[P, Coroutine[Any, Any, R]],
+        inputs: Mapping[str, Any] | None = None,
+        *,
+        connection: Any = None,
+        **options: Unpack[StartOptions],
     ) -> Execution[R]: ...
     @overload
-    async def start(self, name: Task[P, R], inputs: Mapping[str, Any] | None = ..., **options: Any) -> Execution[R]: ...
+    async def start(
+        self,
+        name: Task[P, R],
+        inputs: Mapping[str, Any] | None = None,
+        *,
+        connection: Any = None,
+        **options: Unpack[StartOptions],
+    ) -> Execution[R]: ...
     @overload
-    async def start(self, name: str, inputs: Mapping[str, Any] | None = ..., **options: Any) -> Execution[Any]: ...
+    async def start(
+        self,
+        name: str,
+        inputs: Mapping[str, Any] | None = None,
+        *,
+        connection: Any = None,
+        **options: Unpack[StartOptions],
+    ) -> Execution[Any]: ...
 
     async def start(
         self,
         name: str | Task[..., Any],
         inputs: Mapping[str, Any] | None = None,
         *,
-        key: str | None = None,
-        key_policy: str = "return",
-        queue: str | None = None,
-        priority: int | None = None,
-        delay: Duration | None = None,
-        at: datetime | None = None,
-        retries: int | None = None,
-        retry: Retry | None = None,
-        timeout: Duration | None = None,
-        tags: Mapping[str, Any] | None = None,
-        id: uuid.UUID | None = None,  # noqa: A002  (the public name of the option)
         connection: Any = None,
+        **options: Unpack[StartOptions],
     ) -> Execution[Any]:
         """Starts a workflow or a task, durably: when this returns, it will run.
 
-        ``name`` is a workflow's or task's name, or a decorated task function. Options: see ``StartOptions`` fields
-        in ``rhythm.Start``; what is not given comes from the registration. With ``key`` the start happens once per
+        ``name`` is a workflow's or task's name, or a decorated task function. Options: the fields of ``StartOptions``;
+        what is not given comes from the registration. With ``key`` the start happens once per
         name and key: a second one with equal inputs answers with the first execution, one with other inputs is
         refused. With ``connection`` (asyncpg) the row is written in the caller's own transaction.
         Raises InvalidInput, PayloadTooLarge, StartRefused, DatabaseUnavailable.
         """
-        request = Start(name, inputs, key, key_policy, queue, priority, delay, at, retries, retry, timeout, tags, id)
-        record = new_execution(request, bytes_max=self.config.payload_bytes_max)
+        record = new_execution(Start(name, inputs, **options), bytes_max=self.config.payload_bytes_max)
         if connection is not None:
             (result,) = await self.store.start([record], connection=connection)
         else:
@@ -228,7 +237,7 @@ class Client:
             if connection is not None:
                 results = await self.store.start(chunk, connection=connection)
             else:
-                results = await self._repeat(lambda chunk=chunk: self.store.start(chunk))
+                results = await self._repeat(partial(self.store.start, chunk))
             ids.extend(result.id for result in results)
         return ids
 
@@ -304,7 +313,7 @@ class Client:
         parent: uuid.UUID | str | None = None,
         limit: int = 100,
         before: uuid.UUID | str | None = None,
-    ) -> list[Execution[Any]]:
+    ) -> builtins.list[Execution[Any]]:
         """Executions that fit all that is given, newest first.
 
         ``tags`` fits executions that carry at least these; ``before`` is the id after which the next page goes on.
@@ -366,7 +375,7 @@ class Client:
         else:
             await self._repeat(lambda: self.store.signal(target, name, data, send))
 
-    async def publish(self, *paths: str | Path) -> list[PublishedWorkflow]:
+    async def publish(self, *paths: str | Path) -> builtins.list[PublishedWorkflow]:
         """Checks and stores the workflows in these files and folders; new executions run them from now on.
 
         Nothing is stored if one of them does not compile. Raises CompileError with all diagnostics, and
@@ -375,7 +384,7 @@ class Client:
         definitions = await asyncio.to_thread(read_definitions, paths)
         return await publish_definitions(self.store, definitions)
 
-    async def migrate(self) -> list[str]:
+    async def migrate(self) -> builtins.list[str]:
         """Brings the schema up to date; returns the names of the migrations that were applied."""
         return await self.store.migrate()
 

@@ -8,7 +8,7 @@ import uuid
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
+from typing import Any, TypedDict
 
 from rhythm import payloads
 from rhythm.durations import Duration, parse_seconds
@@ -23,26 +23,25 @@ RETRIES_MAX = 1_000_000
 _NO_INPUTS = b"{}"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class StartOptions:
-    """The options of a start; what is None comes from the task's registration, or is the default."""
+class StartOptions(TypedDict, total=False):
+    """The options of a start; what is not given comes from the task's registration, or is the default."""
 
-    key: str | None = None  #: Idempotency key, unique per name. Default none.
-    key_policy: str = "return"  #: What a taken key does: one of KEY_POLICIES.
-    queue: str | None = None  #: Default: the task's registered queue, else "default".
-    priority: int | None = None  #: −100 … 100, higher first. Default 0.
-    delay: Duration | None = None  #: Wait this long before the first attempt.
-    at: datetime | None = None  #: Or: not before this moment (with a time zone).
-    retries: int | None = None  #: Reported failures that are followed by another attempt. Default 0.
-    retry: Retry | None = None  #: Backoff between them.
-    timeout: Duration | None = None  #: Longest one attempt may take. Default none.
-    tags: Mapping[str, Any] | None = None  #: Small JSON object to find executions by.
-    id: uuid.UUID | None = None  #: The execution's id, if the caller mints it (then a repeated start is harmless).
+    key: str | None  #: Idempotency key, unique per name. Default none.
+    key_policy: str  #: What a taken key does: one of KEY_POLICIES. Default "return".
+    queue: str | None  #: Default: the task's registered queue, else "default".
+    priority: int | None  #: −100 … 100, higher first. Default 0.
+    delay: Duration | None  #: Wait this long before the first attempt.
+    at: datetime | None  #: Or: not before this moment (with a time zone).
+    retries: int | None  #: Reported failures that are followed by another attempt. Default 0.
+    retry: Retry | None  #: Backoff between them.
+    timeout: Duration | None  #: Longest one attempt may take. Default none.
+    tags: Mapping[str, Any] | None  #: Small JSON object to find executions by.
+    id: uuid.UUID | None  #: The execution's id, if the caller mints it (then a repeated start is harmless).
 
 
 @dataclass(frozen=True, slots=True)
 class Start:
-    """One entry for ``start_many``: a name (or a task), its inputs, and the options of ``start``."""
+    """One entry for ``start_many``: a name (or a task), its inputs, and the options of ``start`` (StartOptions)."""
 
     name: str | Task[..., Any]
     inputs: Mapping[str, Any] | None = None
@@ -115,7 +114,7 @@ def _encodable(text: str) -> bool:
     return not any("\ud800" <= character <= "\udfff" for character in text)
 
 
-def _priority(value: int | None) -> int | None:
+def _priority(value: object) -> int | None:
     if value is None:
         return None
     if isinstance(value, bool) or not isinstance(value, int) or not PRIORITY_MIN <= value <= PRIORITY_MAX:
@@ -124,16 +123,17 @@ def _priority(value: int | None) -> int | None:
 
 
 def _moment(start: Start) -> datetime | None:
-    if start.at is None:
+    at: object = start.at
+    if at is None:
         return None
     if start.delay is not None:
         raise InvalidInput("give either delay or at, not both")
-    if not isinstance(start.at, datetime) or start.at.tzinfo is None:
+    if not isinstance(at, datetime) or at.tzinfo is None:
         raise InvalidInput("at must be a datetime with a time zone, for example datetime.now(timezone.utc)")
-    return start.at
+    return at
 
 
-def _key(value: str | None) -> str | None:
+def _key(value: object) -> str | None:
     if value is None:
         return None
     if not isinstance(value, str) or not 1 <= len(value) <= KEY_LENGTH_MAX or "\0" in value or not _encodable(value):
@@ -147,7 +147,7 @@ def _policy(value: str) -> str:
     return value
 
 
-def _retries(value: int | None) -> int | None:
+def _retries(value: object) -> int | None:
     if value is None:
         return None
     if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value <= RETRIES_MAX:
@@ -162,7 +162,7 @@ def _timeout(value: Duration) -> float:
     return seconds
 
 
-def _tags(value: Mapping[str, Any]) -> dict[str, Any]:
+def _tags(value: object) -> dict[str, Any]:
     if not isinstance(value, Mapping):
         raise InvalidInput(f"tags must be an object (a dict), not {type(value).__name__}")
     data = payloads.encode(value, "tags", bytes_max=TAGS_BYTES_MAX)
