@@ -33,8 +33,9 @@ def encode(value: object, what: str, *, bytes_max: int = PAYLOAD_BYTES_MAX) -> b
     what JSON cannot hold, and PayloadTooLarge over ``bytes_max``.
     """
     try:
-        plain = _plain(value, what, "$", 0)
-        data = _encode(plain).encode("ascii")
+        if not _is_plain(value, bytes_max):
+            value = _plain(value, what, "$", 0)
+        data = _encode(value).encode("ascii")
     except RecursionError:
         raise InvalidInput(f"{what} is nested deeper than {DEPTH_MAX} levels") from None
     if len(data) > bytes_max:
@@ -48,6 +49,30 @@ def decode(data: bytes) -> Any:
         return _decode(data)
     except (msgspec.DecodeError, RecursionError):
         return json.loads(data)
+
+
+def _is_plain(value: object, count_max: int) -> bool:
+    """Whether there is nothing in it but what JSON has: the common case, found without making paths.
+
+    More than ``count_max`` values are not looked at (a cycle has no end); False then.
+    """
+    rest: list[Any] = [value]
+    for item in rest:
+        kind = item.__class__
+        if kind is str or kind is int or item is None or item is True or item is False:
+            continue
+        if kind is dict:
+            for key in item:
+                if key.__class__ is not str:
+                    return False
+            rest.extend(item.values())
+        elif kind is list:
+            rest.extend(item)
+        elif kind is not float or not math.isfinite(item):
+            return False
+        if len(rest) > count_max:
+            return False
+    return True
 
 
 def _plain(value: Any, what: str, path: str, depth: int) -> Any:
