@@ -288,6 +288,15 @@ def resolve_database_url(config: Config) -> str:
     return EmbeddedServer(config.project / ".rhythm").ensure_running()
 
 
+def database_url(url: str | None = None) -> str:
+    """The URL of the database Rhythm uses here, for code that talks to it beside Rhythm (a ledger, psql, Node).
+
+    Starts the embedded server where that is allowed; this process counts as its user until it ends.
+    Raises NotConfigured, ConfigurationError, DatabaseUnavailable.
+    """
+    return resolve_database_url(load({"database_url": url}))
+
+
 _USER_PASSWORD = re.compile(r"(\b[a-z][a-z0-9+]*://[^\s:/@]*:)[^\s]*@", re.IGNORECASE)
 _PARAMETER_PASSWORD = re.compile(r"(\b(?:pass|password|sslpassword)=)('[^']*'|[^\s&'\"]+)", re.IGNORECASE)
 

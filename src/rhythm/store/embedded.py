@@ -625,8 +625,8 @@ class EmbeddedServer:
     def _make_home(self) -> Path:
         """Creates the folder that the data will be in: `.rhythm` itself, or for root one beyond /var/lib."""
         try:
-            if not self.data_root.exists():
-                self.data_root.mkdir(parents=True)
+            self.data_root.mkdir(parents=True, exist_ok=True)
+            if not (self.data_root / ".gitignore").exists():
                 (self.data_root / ".gitignore").write_text("*\n")
             if os.geteuid() != 0:
                 return self.data_root
