@@ -1,0 +1,82 @@
+"""From generated Python back to flow positions, at no cost while nothing goes wrong.
+
+`assemble` turns written lines into text. Every operation that can throw was marked in its expression; a mark becomes a
+line break there, so one generated line belongs to one flow position and a table of positions by line number is all
+there is. Python keeps line numbers of running frames and of tracebacks; `locate` and `walk` translate them.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from types import CodeType, FrameType, TracebackType
+from typing import Final
+
+from rhythm.language.codegen_expressions import MARK, MARK_END
+from rhythm.language.codegen_statements import Line
+
+STACK_LINES_MAX: Final = 10  #: Flow functions listed in the stack of an error.
+
+Place = tuple[int, int]  #: Function id, packed position.
+
+
+def assemble(lines: list[Line]) -> tuple[str, list[int]]:
+    """The text of a module, and the packed flow position of each of its lines (line 1 is at index 1)."""
+    out: list[str] = []
+    positions: list[int] = [0]
+    for indent, text, position in lines:
+        first, *rest = text.split(MARK)
+        out.append(" " * indent + first)
+        positions.append(position)
+        for part in rest:
+            number, _, code = part.partition(MARK_END)
+            if not first:
+                # The line begins with the mark: it is the position of the line itself.
+                out[-1] += code
+                positions[-1] = int(number)
+                first = code
+                continue
+            # A backslash joins lines outside brackets too.
+            out[-1] += "\\"
+            out.append(code)
+            positions.append(int(number))
+    out.append("")
+    return "\n".join(out), positions
+
+
+class PositionTable:
+    """Where the generated code of one program comes from."""
+
+    def __init__(self, positions: list[int], functions: dict[int, int]) -> None:
+        self._positions = positions
+        self._functions = functions  #: Function ids by id() of their code objects.
+
+    def locate(self, code: CodeType, line: int) -> Place | None:
+        """The flow function and position of a line, None for code that is not the program's."""
+        function_id = self._functions.get(id(code))
+        if function_id is None:
+            return None
+        return function_id, self._positions[line] if 0 <= line < len(self._positions) else 0
+
+    def innermost(self, where: FrameType | TracebackType | None) -> Place | None:
+        """The innermost flow place of a traceback, or of a frame and its callers."""
+        found: Place | None = None
+        if isinstance(where, TracebackType):
+            trace: TracebackType | None = where
+            while trace is not None:
+                found = self.locate(trace.tb_frame.f_code, trace.tb_lineno) or found
+                trace = trace.tb_next
+            return found
+        return next(self.walk(where), None)
+
+    def walk(self, frame: FrameType | None) -> Iterator[Place]:
+        """The flow places of a frame and its callers, innermost first."""
+        while frame is not None:
+            place = self.locate(frame.f_code, frame.f_lineno or 0)
+            if place is not None:
+                yield place
+            frame = frame.f_back
+
+    def running(self) -> Iterator[Place]:
+        """The flow places of this thread's running functions, innermost first."""
+        return self.walk(sys._getframe(1))

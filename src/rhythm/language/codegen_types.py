@@ -1,0 +1,540 @@
+"""What the code generator knows about a program before it writes a line: kinds of values, known functions.
+
+One flow-insensitive pass over the IR collects every assignment to every variable (a captured variable is one variable,
+whichever function touches it), and a work list then grows, from nothing, the set of kinds each variable, function
+result and expression can have. Sets are bit masks. Whatever is not understood is ANY, so an answer is never wrong,
+only dull. Three questions are answered:
+
+    kinds(f, expression)     the kinds of value it can give
+    known_function(f, e)     the one flow function an expression can be, if its variable is only ever set to that closure
+    escapes                  functions whose value is used for anything but direct calls; the others have parameters
+                             whose kinds are those of the arguments at their call sites
+
+Nothing here looks at values from outside: parameters of functions that escape, results of awaits and of host calls are
+ANY. A snapshot can only hold what the same program has put in it, so what is proved here holds after a resume as well.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any, Final
+
+Node = list[Any]
+Function = dict[str, Any]
+Key = tuple[int, int]  #: A variable: function id, slot (or -1 - capture index for a closure's own name).
+
+NUMBER: Final = 1
+STRING: Final = 2
+BOOLEAN: Final = 4
+UNDEFINED: Final = 8
+NULL: Final = 16
+ARRAY: Final = 32
+OBJECT: Final = 64
+FUNCTION: Final = 128  #: A flow function; builtin functions are OTHER.
+OTHER: Final = 256
+ANY: Final = 511
+INTEGER: Final = 512  #: Only in generated code: a number held as a Python int. Never in the answers of this module.
+
+_CONSTANTS: Final[dict[str, int]] = {
+    "number": NUMBER,
+    "nan": NUMBER,
+    "infinity": NUMBER,
+    "string": STRING,
+    "template": STRING,
+    "true": BOOLEAN,
+    "false": BOOLEAN,
+    "in": BOOLEAN,
+    "instanceof": BOOLEAN,
+    "delete_member": BOOLEAN,
+    "delete_index": BOOLEAN,
+    "iter_step": BOOLEAN,
+    "for_in_has": BOOLEAN,
+    "null": NULL,
+    "undefined": UNDEFINED,
+    "new": OTHER,
+    "iterator": OTHER,
+    "array": ARRAY,
+    "iter_rest": ARRAY,
+    "for_in_keys": ARRAY,
+    "object": OBJECT,
+    "object_rest": OBJECT,
+    "closure": FUNCTION,
+}
+_UNARY: Final[dict[str, int]] = {
+    "-": NUMBER,
+    "+": NUMBER,
+    "~": NUMBER,
+    "inc": NUMBER,
+    "dec": NUMBER,
+    "!": BOOLEAN,
+    "nullish": BOOLEAN,
+    "typeof": STRING,
+    "string": STRING,
+    "key": STRING,
+}
+_COMPARISONS: Final = frozenset("< > <= >= == != === !==".split())
+
+_GLOBAL_CALLS: Final[dict[str, int]] = {
+    "Number": NUMBER,
+    "parseInt": NUMBER,
+    "parseFloat": NUMBER,
+    "String": STRING,
+    "Boolean": BOOLEAN,
+    "isNaN": BOOLEAN,
+    "isFinite": BOOLEAN,
+}
+_STATIC_CALLS: Final[dict[tuple[str, str], int]] = {
+    ("Date", "now"): NUMBER,
+    ("Object", "keys"): ARRAY,
+    ("Object", "values"): ARRAY,
+    ("Object", "entries"): ARRAY,
+    ("Array", "isArray"): BOOLEAN,
+    ("Array", "of"): ARRAY,
+    ("String", "fromCharCode"): STRING,
+    ("Number", "isInteger"): BOOLEAN,
+    ("Number", "parseFloat"): NUMBER,
+    ("Number", "parseInt"): NUMBER,
+}
+_STRING_METHODS: Final[dict[str, int]] = {
+    **dict.fromkeys("charCodeAt indexOf lastIndexOf".split(), NUMBER),
+    **dict.fromkeys(
+        "charAt concat padEnd padStart repeat replace replaceAll slice substring substr toLowerCase toUpperCase trim"
+        " trimEnd trimStart toString".split(),
+        STRING,
+    ),
+    **dict.fromkeys("endsWith includes startsWith".split(), BOOLEAN),
+    "split": ARRAY,
+}
+_ARRAY_METHODS: Final[dict[str, int]] = {
+    **dict.fromkeys("push unshift indexOf lastIndexOf findIndex findLastIndex".split(), NUMBER),
+    **dict.fromkeys("map filter slice concat flat flatMap reverse sort splice fill".split(), ARRAY),
+    **dict.fromkeys("some every includes".split(), BOOLEAN),
+    "join": STRING,
+}
+_NUMBER_METHODS: Final = frozenset({"toFixed", "toString", "toPrecision", "toExponential"})
+
+
+def sub_expressions(node: Node) -> Iterator[Node]:
+    """The direct sub-expressions of an expression, spreads and object entries opened."""
+    if node[0] == "template":
+        yield from (part for part in node[1] if part.__class__ is list)
+        return
+    for field in node[1:]:
+        if field.__class__ is not list or not field:
+            continue
+        if field[0].__class__ is str:
+            yield field
+            continue
+        for item in field:
+            if item.__class__ is not list or not item:
+                continue
+            kind = item[0]
+            if kind == "spread":
+                yield item[1]
+            elif kind == "property":
+                yield item[2]
+            elif kind == "computed":
+                yield item[1]
+                yield item[2]
+            else:
+                yield item
+
+
+def bodies(statement: Node) -> Iterator[list[Node]]:
+    """The statement lists directly inside a statement."""
+    kind = statement[0]
+    if kind == "if":
+        for arm in statement[1]:
+            yield arm[1]
+        yield statement[2]
+    elif kind == "loop":
+        yield statement[3]
+        yield statement[4]
+    elif kind == "for_of":
+        yield statement[5]
+    elif kind == "block":
+        yield statement[2]
+    elif kind == "try":
+        yield statement[1]
+        yield statement[3]
+
+
+#: Index of the expression in a statement, for those that have one; `if` has one per arm.
+_EXPRESSION_FIELD: Final = {
+    "expr": 1,
+    "set": 2,
+    "bind": 2,
+    "loop": 2,
+    "for_of": 3,
+    "return": 1,
+    "throw": 1,
+    "await": 3,
+    "unpack": 3,
+    "check_object": 1,
+}
+
+
+def statement_expressions(statement: Node) -> Iterator[Node]:
+    """The expressions of a statement itself, not those of statements inside it."""
+    kind = statement[0]
+    if kind == "if":
+        for arm in statement[1]:
+            yield arm[0]
+    elif kind in _EXPRESSION_FIELD:
+        expression = statement[_EXPRESSION_FIELD[kind]]
+        if expression is not None:
+            yield expression
+
+
+def statements_of(function: Function) -> Iterator[Node]:
+    """Every statement of a function, outer before inner."""
+    pending = list(reversed(function["body"]))
+    while pending:
+        statement = pending.pop()
+        yield statement
+        for body in bodies(statement):
+            pending.extend(reversed(body))
+
+
+class Analysis:
+    """The answers for one program. See the head of this file."""
+
+    def __init__(self, program: dict[str, Any]) -> None:
+        self.functions: list[Function] = program["functions"]
+        count = len(self.functions)
+        self.kind_of: dict[Key, int] = {}
+        self.returns: list[int] = [0] * count
+        self.known: dict[Key, int] = {}
+        self.escapes: set[int] = {0}
+        #: Least and greatest number of arguments at the direct calls of each function; spread calls count as escapes.
+        self.argument_counts: dict[int, tuple[int, int]] = {}
+        self.index_slots: list[set[int]] = [set() for _ in range(count)]
+        self._creators: list[int] = [0] * count
+        self._self_captures: set[Key] = set()
+        self._sources: dict[tuple[int, int], Key] = {}
+        self._assignments: list[tuple[Key | int, int, Node | int]] = []
+        self._by_function: dict[int, list[tuple[Key, Node | int]]] = {}
+        self._calls: list[tuple[int, int, Node]] = []
+        self._find_creators()
+        self._collect()
+        self._find_known()
+        self._find_escapes()
+        self._solve()
+
+    # -- variables --
+
+    def key(self, function_id: int, var: Node) -> Key:
+        """The variable a `slot`, `cell` or `capture` node names."""
+        if var[0] != "capture":
+            return (function_id, var[1])
+        return self._capture_key(function_id, var[1])
+
+    def _capture_key(self, function_id: int, index: int) -> Key:
+        found = self._sources.get((function_id, index))
+        if found is not None:
+            return found
+        here, position = function_id, index
+        while True:
+            capture = self.functions[here]["captures"][position]
+            if capture[0] == "self":
+                key = (here, -1 - position)
+                break
+            creator = self._creators[here]
+            if capture[0] == "slot":
+                key = (creator, capture[1])
+                break
+            here, position = creator, capture[1]
+        self._sources[(function_id, index)] = key
+        return key
+
+    def _find_creators(self) -> None:
+        for function in self.functions:
+            for index, capture in enumerate(function["captures"]):
+                if capture[0] == "self":
+                    self._self_captures.add((function["id"], -1 - index))
+            for statement in statements_of(function):
+                pending = list(statement_expressions(statement))
+                while pending:
+                    node = pending.pop()
+                    if node[0] == "closure":
+                        self._creators[node[1]] = function["id"]
+                    else:
+                        pending.extend(sub_expressions(node))
+
+    def assignments_of(self, function_id: int) -> list[tuple[Key, Node | int]]:
+        """(variable, expression or mask) of every assignment to a variable of the function."""
+        return self._by_function.get(function_id, [])
+
+    # -- collecting --
+
+    def _collect(self) -> None:
+        for function in self.functions:
+            function_id = function["id"]
+            if function["rest"] is not None:
+                self._assign((function_id, function["rest"]), function_id, ARRAY)
+            for statement in statements_of(function):
+                self._collect_statement(function_id, statement)
+                pending = list(statement_expressions(statement))
+                while pending:
+                    node = pending.pop()
+                    kind = node[0]
+                    if kind == "assign":
+                        self._assign(self.key(function_id, node[1]), function_id, node[2])
+                    elif kind == "iter_step":
+                        self._assign((function_id, node[2]), function_id, ANY)
+                    elif kind in ("get_index", "set_index"):
+                        self._note_index(function_id, node[2])
+                    pending.extend(sub_expressions(node))
+
+    def _note_index(self, function_id: int, node: Node) -> None:
+        if node[0] == "binary" and node[1] in "+-" and node[3][0] == "number":
+            node = node[2]
+        if node[0] == "slot":
+            self.index_slots[function_id].add(node[1])
+
+    def _assign(self, key: Key | int, function_id: int, value: Node | int) -> None:
+        self._assignments.append((key, function_id, value))
+        if not isinstance(key, int):
+            self._by_function.setdefault(key[0], []).append((key, value))
+
+    def _collect_statement(self, function_id: int, statement: Node) -> None:
+        kind = statement[0]
+        if kind == "set":
+            self._assign(self.key(function_id, statement[1]), function_id, statement[2])
+        elif kind == "bind":
+            self._assign((function_id, statement[1]), function_id, statement[2])
+        elif kind == "return":
+            self._assign(function_id, function_id, statement[1])
+        elif kind == "for_of":
+            self._assign((function_id, statement[2]), function_id, ANY)
+        elif kind == "try" or (kind == "await" and statement[2] is not None):
+            self._assign((function_id, statement[2]), function_id, ANY)
+        elif kind == "unpack":
+            for slot in statement[1]:
+                if slot is not None:
+                    self._assign((function_id, slot), function_id, ANY)
+            if statement[2] is not None:
+                self._assign((function_id, statement[2]), function_id, ARRAY)
+
+    # -- known functions --
+
+    def _find_known(self) -> None:
+        closures: dict[Key, int] = {}
+        spoiled: set[Key] = set()
+        for function in self.functions:
+            spoiled.update((function["id"], slot) for slot in function["params"])
+        for key, _, value in self._assignments:
+            if isinstance(key, int):
+                continue
+            if isinstance(value, list) and value[0] == "closure" and key not in closures:
+                closures[key] = value[1]
+            else:
+                spoiled.add(key)
+        self.known = {key: target for key, target in closures.items() if key not in spoiled}
+        for key in self._self_captures:
+            self.known[key] = key[0]
+
+    def known_function(self, function_id: int, node: Node) -> int | None:
+        """The id of the only function a variable can hold once it is initialised, or None."""
+        kind = node[0]
+        if kind == "checked":
+            node = node[1]
+        elif kind not in ("slot", "cell", "capture"):
+            return None
+        return self.known.get(self.key(function_id, node))
+
+    def _find_escapes(self) -> None:
+        for function in self.functions:
+            function_id = function["id"]
+            for statement in statements_of(function):
+                pending = list(statement_expressions(statement))
+                if statement[0] in ("set", "bind") and pending[0][0] == "closure":
+                    target = statement[1] if statement[0] == "set" else ["cell", statement[1]]
+                    if self.key(function_id, target) in self.known:
+                        continue
+                while pending:
+                    self._visit_for_escapes(function_id, pending.pop(), pending)
+
+    def _visit_for_escapes(self, function_id: int, node: Node, pending: list[Node]) -> None:
+        kind = node[0]
+        if kind == "closure":
+            self.escapes.add(node[1])
+        elif kind in ("slot", "cell", "capture"):
+            target = self.known.get(self.key(function_id, node))
+            if target is not None:
+                self.escapes.add(target)
+        elif kind == "call" and (target := self.known_function(function_id, node[1])) is not None:
+            arguments = node[3]
+            if any(argument[0] == "spread" for argument in arguments):
+                self.escapes.add(target)
+            self._calls.append((target, function_id, arguments))
+            low, high = self.argument_counts.get(target, (len(arguments), 0))
+            self.argument_counts[target] = (min(low, len(arguments)), max(high, len(arguments)))
+            pending.extend(argument[1] if argument[0] == "spread" else argument for argument in arguments)
+        else:
+            pending.extend(sub_expressions(node))
+
+    # -- kinds --
+
+    def _solve(self) -> None:
+        kind_of = self.kind_of
+        for function in self.functions:
+            function_id = function["id"]
+            if function_id in self.escapes:
+                kind_of.update(((function_id, slot), ANY) for slot in function["params"])
+        for key in self._self_captures:
+            kind_of[key] = FUNCTION
+        equations = list(self._assignments)
+        for target, caller, arguments in self._calls:
+            if target in self.escapes:
+                continue
+            for index, slot in enumerate(self.functions[target]["params"]):
+                value = arguments[index] if index < len(arguments) else UNDEFINED
+                equations.append(((target, slot), caller, value))
+        for function in self.functions:
+            if _may_run_off(function["body"]):
+                equations.append((function["id"], function["id"], UNDEFINED))
+        self._run(equations)
+        for function in self.functions:
+            for slot in function.get("types", {}).get("numbers", ()):
+                kind_of[(function["id"], slot)] = NUMBER
+
+    def _run(self, equations: list[tuple[Key | int, int, Node | int]]) -> None:
+        readers: dict[Key | int, list[int]] = {}
+        pending = list(range(len(equations) - 1, -1, -1))
+        queued = set(pending)
+        first = True
+        seen: set[int] = set()
+        while pending:
+            index = pending.pop()
+            queued.discard(index)
+            target, function_id, value = equations[index]
+            first = index not in seen
+            seen.add(index)
+            reads: list[Key | int] | None = [] if first else None
+            kinds = value if isinstance(value, int) else self._kinds(function_id, value, reads)
+            if reads:
+                for read in reads:
+                    readers.setdefault(read, []).append(index)
+            old = self.returns[target] if isinstance(target, int) else self.kind_of.get(target, 0)
+            if kinds | old == old:
+                continue
+            if isinstance(target, int):
+                self.returns[target] = kinds | old
+            else:
+                self.kind_of[target] = kinds | old
+            for reader in readers.get(target, ()):
+                if reader not in queued:
+                    queued.add(reader)
+                    pending.append(reader)
+
+    def kinds(self, function_id: int, node: Node) -> int:
+        """Mask of the kinds of value the expression can give. Never empty."""
+        return self._kinds(function_id, node, None) or ANY
+
+    def _kinds(self, function_id: int, node: Node, reads: list[Key | int] | None) -> int:
+        kind = node[0]
+        constant = _CONSTANTS.get(kind)
+        if constant is not None:
+            return constant
+        if kind in ("slot", "cell", "capture"):
+            key = self.key(function_id, node)
+            if reads is not None:
+                reads.append(key)
+            return self.kind_of.get(key, 0)
+        if kind == "binary":
+            return self._binary_kinds(function_id, node, reads)
+        if kind == "unary":
+            return _UNARY[node[1]]
+        if kind == "checked":
+            return self._kinds(function_id, node[1], reads)
+        if kind == "assign":
+            return self._kinds(function_id, node[2], reads)
+        if kind in ("set_member", "set_index"):
+            return self._kinds(function_id, node[3], reads)
+        if kind in ("and", "or", "coalesce"):
+            left = self._kinds(function_id, node[1], reads)
+            if kind == "coalesce":
+                left &= ~(NULL | UNDEFINED)
+            elif kind == "or":
+                left &= ~(NULL | UNDEFINED)
+            else:
+                left &= ~(ARRAY | OBJECT | FUNCTION)
+            return left | self._kinds(function_id, node[2], reads)
+        if kind == "conditional":
+            return self._kinds(function_id, node[2], reads) | self._kinds(function_id, node[3], reads)
+        if kind == "sequence":
+            return self._kinds(function_id, node[1][-1], reads)
+        if kind == "get_member":
+            return self._member_kinds(function_id, node, reads)
+        if kind == "call":
+            return self._call_kinds(function_id, node, reads)
+        if kind == "call_method":
+            return self._method_kinds(function_id, node, reads)
+        return ANY
+
+    def _binary_kinds(self, function_id: int, node: Node, reads: list[Key | int] | None) -> int:
+        operator = node[1]
+        if operator in _COMPARISONS:
+            return BOOLEAN
+        if operator != "+":
+            return NUMBER
+        left = self._kinds(function_id, node[2], reads)
+        right = self._kinds(function_id, node[3], reads)
+        if not left or not right:
+            return 0  # Not known yet; the operands are visited again when they grow.
+        if left == STRING or right == STRING:
+            return STRING
+        numeric = NUMBER | BOOLEAN | NULL | UNDEFINED
+        return NUMBER if not (left | right) & ~numeric else NUMBER | STRING
+
+    def _member_kinds(self, function_id: int, node: Node, reads: list[Key | int] | None) -> int:
+        if node[1][0] == "global":
+            return NUMBER if node[1][1] == "Math" else ANY
+        if node[2] == "length":
+            kinds = self._kinds(function_id, node[1], reads)
+            if not kinds & ~(ARRAY | STRING):
+                return NUMBER if kinds else 0
+        return ANY
+
+    def _call_kinds(self, function_id: int, node: Node, reads: list[Key | int] | None) -> int:
+        callee = node[1]
+        if callee[0] == "global":
+            return _GLOBAL_CALLS.get(callee[1], ANY)
+        target = self.known_function(function_id, callee)
+        if target is None:
+            return ANY
+        if self.functions[target]["kind"] == "async":
+            return OTHER
+        if reads is not None:
+            reads.append(target)
+        return self.returns[target]
+
+    def _method_kinds(self, function_id: int, node: Node, reads: list[Key | int] | None) -> int:
+        receiver, name = node[1], node[2]
+        if receiver[0] == "global":
+            return NUMBER if receiver[1] == "Math" else _STATIC_CALLS.get((receiver[1], name), ANY)
+        kinds = self._kinds(function_id, receiver, reads)
+        if not kinds:
+            return 0
+        if kinds == STRING:
+            return _STRING_METHODS.get(name, ANY)
+        if kinds == ARRAY:
+            return _ARRAY_METHODS.get(name, ANY)
+        if kinds == NUMBER and name in _NUMBER_METHODS:
+            return STRING
+        return ANY
+
+
+def _may_run_off(body: list[Node]) -> bool:
+    """False when a body certainly ends in return or throw."""
+    while body:
+        last = body[-1]
+        if last[0] in ("return", "throw"):
+            return False
+        if last[0] != "if" or not last[2]:
+            return True
+        if any(_may_run_off(arm[1]) for arm in last[1]):
+            return True
+        body = last[2]
+    return True
