@@ -35,7 +35,7 @@ HEARTBEAT_TIMEOUT_MIN_SECONDS = 1.0
 LOG_LEVELS = ("debug", "info", "warning", "error", "critical")
 LOG_FORMATS = ("text", "json")
 _SIMILARITY = 0.75  #: from here on an unknown variable counts as a misspelt one
-_OTHER_VARIABLES = frozenset({"env", "test_database_urls"})  #: RHYTHM_… variables that are not keys
+_OTHER_VARIABLES = frozenset({"env", "test_database_urls", "worker_child"})  #: RHYTHM_… variables that are not keys
 _LATER_TABLES = {
     "queue": "limits of queues",
     "retention": "retention",

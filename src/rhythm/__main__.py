@@ -1,0 +1,6 @@
+"""`python -m rhythm` is the `rhythm` command."""
+
+from rhythm.cli import main
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,98 @@
+"""Projects: init writes one that runs, config says what is set where."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from rhythm.cli import options, output
+from rhythm.errors import InvalidInput
+
+_FILES = {
+    "rhythm.toml": """\
+# Rhythm's configuration; the keys are listed by `rhythm config`.
+# Without database_url a PostgreSQL of this project's own is started, with its data in .rhythm/
+app = ["tasks"]
+workflows = ["workflows"]
+""",
+    "tasks.py": '''\
+"""Tasks: ordinary Python, called by workflows by name."""
+
+import rhythm
+
+
+@rhythm.task
+async def greet(name: str) -> dict:
+    return {"text": f"Hello, {name}!"}
+''',
+    "workflows/hello.flow": """\
+workflow(ctx, inputs) {
+  let greeting = await task("greet", { name: inputs.name ?? "world" })
+  await sleep("1s")
+  return greeting.text
+}
+""",
+}
+
+
+def init(
+    directory: Annotated[str, typer.Argument(metavar="[DIR]", help="Default: here.", show_default=False)] = ".",
+) -> None:
+    """Writes a small project that runs.
+
+    Files that exist are never overwritten: then nothing is written at all.
+
+    Example: rhythm init shop
+    """
+    folder = Path(directory)
+    taken = [name for name in _FILES if (folder / name).exists()]
+    if taken:
+        raise InvalidInput(f"{folder / taken[0]} exists already; nothing was written.")
+    try:
+        for name, text in _FILES.items():
+            path = folder / name
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(text, encoding="utf-8")
+            output.line(str(path))
+    except OSError as error:
+        raise InvalidInput(f"cannot write to {folder}: {error.strerror}") from None
+    change = "" if directory == "." else f"cd {directory} && "
+    output.message(
+        f"Now run `{change}rhythm worker` in one terminal, and in another: "
+        """rhythm start hello --inputs '{"name": "you"}' --wait"""
+    )
+
+
+def config(as_json: options.Json = False) -> None:
+    """Lists the configuration keys, their values, and who set them.
+
+    Example: rhythm config
+    """
+    from rhythm.config import KEYS, load, mask_passwords
+
+    loaded = load()
+    rows = []
+    for key in KEYS:
+        value = _plain(getattr(loaded, key))
+        if isinstance(value, str):
+            value = mask_passwords(value)
+        rows.append((key, value, loaded.sources.get(key, "default")))
+    if as_json:
+        for key, value, source in rows:
+            output.json_line({"key": key, "value": value, "source": source})
+    else:
+        output.table(("KEY", "VALUE", "SET BY"), [(key, _shown(value), source) for key, value, source in rows])
+
+
+def _plain(value: Any) -> Any:
+    return [str(part) for part in value] if isinstance(value, tuple) else value
+
+
+def _shown(value: Any) -> str | None:
+    if value is None or value == []:
+        return None
+    if isinstance(value, bool):
+        return str(value).lower()
+    return ", ".join(value) if isinstance(value, list) else str(value)

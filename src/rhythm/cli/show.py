@@ -1,0 +1,197 @@
+"""`rhythm show`: one execution, and where a suspended workflow stands: file, line, what it awaits, its variables."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from rhythm.cli import options, output
+from rhythm.cli.executions import Id, execution_json
+
+if TYPE_CHECKING:
+    from rhythm.client import Client
+    from rhythm.model import ExecutionInfo
+
+HASH_SHOWN = 12  #: characters of a definition's hash shown to people
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """One async function parked at an await, innermost first."""
+
+    function: str
+    line: int
+    column: int
+    source_line: str
+    awaiting: list[dict[str, Any]]  #: operations: {"kind", "name", "since", …}
+    variables: dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """Where a suspended workflow stands."""
+
+    file: str
+    source: str
+    since: Any
+    places: list[Place]
+    awaiting: list[dict[str, Any]]  #: every operation outstanding, from the database
+
+
+def show(execution_id: Id, database_url: options.DatabaseUrl = None, as_json: options.Json = False) -> None:
+    """Shows an execution and where it stands.
+
+    Of a suspended workflow: file, line, what it awaits, and its variables.
+
+    Example: rhythm show 0192f0c1-7e3a-7c55-9a55-2f8c54e0a1b2
+    """
+    from rhythm.cli.connection import connected, run
+    from rhythm.config import load
+
+    config = load({"database_url": database_url})
+
+    async def work() -> tuple[ExecutionInfo, Standing | None]:
+        async with connected(config) as client:
+            info = await client.execution(execution_id).refresh()
+            return info, await _standing(client, info)
+
+    info, standing = run(work())
+    if as_json:
+        output.json_line(execution_json(info) | {"standing": None if standing is None else _standing_json(standing)})
+        return
+    _show_fields(info)
+    if standing is not None:
+        _show_standing(standing)
+
+
+async def _standing(client: Client, info: ExecutionInfo) -> Standing | None:
+    """What the last snapshot says; None when there is none: tasks, workflows not yet begun or finished."""
+    from rhythm import payloads
+    from rhythm.engine import inspect, load_program
+
+    snapshot = await client.store.snapshot(info.id) if info.kind == "workflow" else None
+    definition = None if snapshot is None else await client.store.definition(snapshot.definition_id)
+    if snapshot is None or definition is None:
+        return None
+    lines = definition.source.split("\n")
+    places = [
+        Place(
+            function=view.function,
+            line=view.line,
+            column=view.column,
+            source_line=lines[view.line - 1].strip() if 1 <= view.line <= len(lines) else "",
+            awaiting=_as_list(view.awaiting),
+            variables=dict(view.variables),
+        )
+        for view in inspect(load_program(definition.ir, definition.hash), snapshot.snapshot)
+    ]
+    awaiting = payloads.decode(snapshot.standing.awaiting)
+    return Standing(f"{definition.name}.flow", definition.source, snapshot.suspended_since, places, awaiting)
+
+
+def _as_list(awaiting: Any) -> list[dict[str, Any]]:
+    if awaiting is None:
+        return []
+    entries = awaiting if isinstance(awaiting, list | tuple) else [awaiting]
+    return [entry if isinstance(entry, dict) else {"kind": str(entry), "name": None} for entry in entries]
+
+
+def _standing_json(standing: Standing) -> dict[str, Any]:
+    return {
+        "file": standing.file,
+        "since": standing.since,
+        "awaiting": standing.awaiting,
+        "frames": [
+            {
+                "function": place.function,
+                "line": place.line,
+                "column": place.column,
+                "source": place.source_line,
+                "awaiting": place.awaiting,
+                "variables": place.variables,
+            }
+            for place in standing.places
+        ],
+    }
+
+
+def _show_fields(info: ExecutionInfo) -> None:
+    fields = execution_json(info)
+    rows: list[tuple[str, object]] = [("id", info.id), (info.kind, info.name)]
+    if info.definition_hash:
+        rows.append(("definition", info.definition_hash[:HASH_SHOWN]))
+    rows.append(("status", f"{info.status} ({info.reason})" if info.reason else info.status))
+    rows.append(("queue", info.queue if not info.priority else f"{info.queue}, priority {info.priority}"))
+    rows += [(name.removesuffix("_id"), fields[name]) for name in ("key", "parent_id") if fields[name] is not None]
+    if info.tags:
+        rows.append(("tags", _compact(info.tags)))
+    rows.append(("attempts", f"{info.attempts}, {info.lost} lost" if info.lost else info.attempts))
+    times = ("created_at", "available_at", "started_at", "finished_at")
+    rows += [(name.removesuffix("_at"), output.moment(fields[name])) for name in times if fields[name] is not None]
+    rows.append(("inputs", _compact(fields["inputs"])))
+    if info.output is not None:
+        rows.append(("output", _compact(fields["output"])))
+    if isinstance(fields["error"], dict):
+        rows.append(("error", _error_text(fields["error"])))
+    width = max(len(name) for name, _ in rows)
+    for name, value in rows:
+        output.line(f"{name.ljust(width)}  {output.visible(str(value))}")
+    details = (fields["error"] or {}).get("stack") or (fields["error"] or {}).get("traceback")
+    if details:
+        output.line("\n" + output.visible(str(details).rstrip(), lines=True))
+
+
+def _error_text(error: dict[str, Any]) -> str:
+    if "thrown" in error:
+        return f"threw {_compact(error['thrown'])}"
+    return f"{error.get('name', 'Error')}: {error.get('message', '')}"
+
+
+def _show_standing(standing: Standing) -> None:
+    shown = {(entry.get("kind"), entry.get("name")) for place in standing.places for entry in place.awaiting}
+    for place in standing.places:
+        output.line(f"\nat {standing.file}:{place.line}:{place.column} in {output.visible(place.function)}")
+        excerpt = output.source_excerpt(standing.source, place.line, place.column)
+        if excerpt:
+            output.line(excerpt)
+        for entry in place.awaiting:
+            output.line(f"  awaits {_operation(entry, standing.awaiting)}")
+        _show_variables(place.variables)
+    rest = [entry for entry in standing.awaiting if (entry.get("kind"), entry.get("name")) not in shown]
+    if rest:
+        output.line("\nunder way besides:" if shown else "\nawaits:")
+        for entry in rest:
+            output.line(f"  {_operation(entry, standing.awaiting)}")
+
+
+def _operation(entry: dict[str, Any], known: Sequence[dict[str, Any]]) -> str:
+    """ "task chargeCard since 12:30:01 (3m 10s)"."""
+    same = [one for one in known if one.get("operation") == entry.get("operation")]
+    since = entry.get("since") or (same[0].get("since") if same and entry.get("operation") is not None else None)
+    text = " ".join(output.short(str(part)) for part in (entry.get("kind"), entry.get("name")) if part)
+    moment = _moment(since)
+    return text if moment is None else f"{text} since {output.moment(moment)} ({output.ago(moment)})"
+
+
+def _moment(since: Any) -> Any:
+    """A time from the standing: milliseconds since the epoch, or ISO text."""
+    from datetime import UTC, datetime
+
+    try:
+        if isinstance(since, int | float):
+            return datetime.fromtimestamp(since / 1000, UTC)
+        return datetime.fromisoformat(since) if isinstance(since, str) else None
+    except (ValueError, OverflowError, OSError):
+        return None
+
+
+def _show_variables(variables: dict[str, Any]) -> None:
+    width = max((len(name) for name in variables), default=0)
+    for name, value in variables.items():
+        output.line(f"  {output.visible(name).ljust(width)} = {output.short(_compact(value))}")
+
+
+def _compact(value: Any) -> str:
+    return output.visible(json.dumps(value, ensure_ascii=False, default=str))

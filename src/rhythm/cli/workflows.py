@@ -1,0 +1,157 @@
+"""Workflow files: check, publish, and eval, which runs one in memory."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Awaitable, Callable, Sequence
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from rhythm.cli import options, output
+from rhythm.errors import InvalidInput
+
+if TYPE_CHECKING:
+    from rhythm.client.publishing import PublishedWorkflow
+    from rhythm.tasks import Task
+    from rhythm.testing import Outcome
+
+Paths = Annotated[
+    list[str], typer.Argument(metavar="PATH...", help=".flow files, or folders of them.", show_default=False)
+]
+
+
+class Snapshot(StrEnum):
+    """When `eval` writes the workflow's state and reads it back."""
+
+    never = "never"
+    at_await = "await"
+
+
+def check(paths: Paths, app: options.App = None, as_json: options.Json = False) -> None:
+    """Checks workflow files and prints what is wrong.
+
+    Exit code 1 if there is any error.
+
+    Example: rhythm check workflows
+    """
+    from rhythm.engine import check_source
+
+    options.import_apps(tuple(app or ()))
+    files = _read(paths)
+    failed = False
+    for path, source in files.items():
+        failed = output.show_diagnostics(check_source(source, path), {path: source}, as_json=as_json) or failed
+    if app:
+        output.message("Calls of tasks are not compared with their signatures in this release.")
+    if failed:
+        raise typer.Exit(output.FAILED)
+    output.message(f"{len(files)} {'file' if len(files) == 1 else 'files'} checked, no errors.")
+
+
+def publish(paths: Paths, database_url: options.DatabaseUrl = None, as_json: options.Json = False) -> None:
+    """Checks workflows and stores their definitions.
+
+    New executions run them from then on. Nothing is stored when one of them has an error. Executions under way stay on their own definition.
+
+    Example: rhythm publish workflows
+    """
+    from rhythm.cli.connection import connected, run
+    from rhythm.config import load
+
+    config = load({"database_url": database_url})
+
+    async def work() -> Sequence[PublishedWorkflow]:
+        async with connected(config) as client:
+            return await client.publish(*paths)
+
+    for published in run(work()):
+        for warning in published.warnings:
+            output.message(output.diagnostic_text(warning, None))
+        if as_json:
+            output.json_line({"name": published.name, "hash": published.hash, "changed": published.changed})
+        else:
+            what = "published" if published.changed else "unchanged"
+            output.line(f"{output.visible(published.name)}  {published.hash[:12]}  {what}")
+
+
+def evaluate(
+    file: Annotated[str, typer.Argument(metavar="FILE", help="A .flow file.", show_default=False)],
+    inputs: options.Inputs = None,
+    app: options.App = None,
+    snapshot: Annotated[
+        Snapshot, typer.Option(help='"await": write and read back the state at every suspension.')
+    ] = Snapshot.never,
+    as_json: options.Json = False,
+) -> None:
+    """Runs one workflow in memory, without a database.
+
+    Time passes at once. Exit code 1 when the workflow ended in an error, 2 when it does not compile.
+
+    Example: rhythm eval workflows/processOrder.flow --app tasks --inputs '{"orderId": "o-1", "amount": 25}'
+    """
+    from rhythm.engine import check_source
+    from rhythm.tasks import REGISTRY
+
+    given = options.read_inputs(inputs)
+    options.import_apps(tuple(app or ()))
+    ((path, source),) = _read([file]).items() if Path(file).is_file() else _not_a_file(file)
+    if output.show_diagnostics(_errors(check_source(source, path)), {path: source}, as_json=as_json):
+        raise typer.Exit(output.USAGE)
+    outcome = _evaluate(source, given, {name: _callable(task) for name, task in REGISTRY.as_dict().items()}, snapshot)
+    if outcome.error is None:
+        value = outcome.result
+        if as_json:
+            output.json_line({"result": value})
+        else:
+            output.value_line(value)
+        return
+    error = outcome.error
+    thrown = hasattr(error, "thrown") and getattr(error, "name", None) is None
+    if as_json:
+        output.json_line(
+            {"thrown": error.thrown} if thrown else {"error": {"name": error.name, "message": error.message}}
+        )
+    elif thrown:
+        output.message(f"threw {error.thrown!r}")
+    else:
+        output.message(getattr(error, "stack", None) or f"{error.name}: {error.message}")
+    raise typer.Exit(output.FAILED)
+
+
+def _evaluate(source: str, inputs: Any, tasks: dict[str, Any], snapshot: Snapshot) -> Outcome:
+    from rhythm.testing import evaluate as evaluate_in_memory
+
+    return evaluate_in_memory(source, inputs=inputs, tasks=tasks, snapshot=snapshot.value)
+
+
+def _callable(task: Task[..., Any]) -> Callable[[Any], Awaitable[Any]]:
+    """A task as evaluate() calls it: inputs matched and validated, the output encoded, as a worker would."""
+    from rhythm import payloads
+    from rhythm.tasks import TaskContext
+
+    async def call(inputs: Any, /) -> Any:
+        arguments = task.bind(payloads.encode(inputs, f"inputs of {task.name!r}"))
+        if task.context_parameter is not None:
+            arguments[task.context_parameter] = TaskContext(name=task.name)
+        value = task.function(**arguments)
+        return payloads.decode(task.encode(await value if inspect.isawaitable(value) else value))
+
+    return call
+
+
+def _errors(diagnostics: Sequence[Any]) -> list[Any]:
+    return [diagnostic for diagnostic in diagnostics if diagnostic.severity == "error"]
+
+
+def _not_a_file(file: str) -> Any:
+    raise InvalidInput(f"no such file: {file}")
+
+
+def _read(paths: Sequence[str]) -> dict[str, str]:
+    """The sources behind files and folders, by path."""
+    from rhythm.client.publishing import find_workflow_files, read_source
+
+    return {str(path): read_source(path) for path in find_workflow_files(paths)}
