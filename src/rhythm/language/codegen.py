@@ -164,12 +164,15 @@ class Instance:
 def load(ir: dict[str, Any], content_hash: str | None = None, *, validated: bool = False) -> Program:
     """The program of an IR.
 
-    `content_hash` is its hash where the caller knows it. `validated` says that ir.validate has accepted this very object
-    (ir.from_bytes does that). Raises ir.IRError.
+    `content_hash` is its hash where the caller knows it. `validated` says that ir.validate has accepted this very
+    object (ir.from_bytes does that). Raises ir.IRError.
     """
     if not validated:
         flow_ir.validate(ir)
-    return Program(ir, content_hash if content_hash is not None else flow_ir.content_hash(ir))
+    if content_hash is None:
+        with _deep_recursion():
+            content_hash = flow_ir.content_hash(ir)
+    return Program(ir, content_hash)
 
 
 def _generate(ir: dict[str, Any], constants: Constants) -> tuple[str, list[int]]:

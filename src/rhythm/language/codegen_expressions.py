@@ -13,7 +13,7 @@ Names in generated text:
 
 Program data reaches the text only through these numbers, through `ascii()` of a str and `repr()` of a finite float.
 
-Integers: a slot that only ever counts (`i = 0`, `i++`) and is used as an index is a Python int in generated code. Such an
+Integers: a slot that only ever counts (`i = 0`, `i++`) and is used as an index is a Python int in generated code. Its
 expression has kinds INTEGER; `value()` turns it into a float wherever it leaves the counter's own world.
 
 Nesting: one expression node adds at most three levels of brackets, so the 60 levels the IR allows stay below the 200
@@ -228,13 +228,13 @@ class ExpressionWriter:
     def _global(self, node: Node) -> Code:
         name = self.constants.value(node[1])
         if name is None:
-            return Code(f"h_missing_global({ascii(node[1])})")
+            return Code(f"h_missing_global({node[1]!a})")
         return Code(name, ANY, True)
 
     def _checked(self, node: Node) -> Code:
         code = self.code(node[1])
         first, again = self.hold(code)
-        text = f"({again} if {first} is not h_TDZ else {mark(node[3])}h_tdz({ascii(node[2])}))"
+        text = f"({again} if {first} is not h_TDZ else {mark(node[3])}h_tdz({node[2]!a}))"
         return Code(text, code.kinds)
 
     def _assign(self, node: Node) -> Code:
@@ -470,7 +470,9 @@ class ExpressionWriter:
         left_first, left_again = self.hold(left, right.text)
         right_first, right_again = self.hold(right)
         kind = self.temporary()
-        test = f"({kind} := {left_first}.__class__) is {right_first}.__class__ and ({kind} is h_str or {kind} is h_float)"
+        test = (
+            f"({kind} := {left_first}.__class__) is {right_first}.__class__ and ({kind} is h_str or {kind} is h_float)"
+        )
         return f"({left_again} == {right_again} if {test} else {left_again} is {right_again})"
 
     def _loose(self, node: Node) -> Code:
@@ -560,7 +562,7 @@ class ExpressionWriter:
             number = self.constants.member_number(target[1], name)
             if number is not None:
                 return Code(number_text(number), NUMBER, True)
-            return Code(f"{mark(position)}h_get_member({self.value(target)}, {ascii(name)}, {_text(node[3])})")
+            return Code(f"{mark(position)}h_get_member({self.value(target)}, {name!a}, {_text(node[3])})")
         code = self.code(target)
         if name == "length":
             if not value_kinds(code) & ~(ARRAY | STRING):
@@ -572,7 +574,7 @@ class ExpressionWriter:
             return Code(f"(h_len({again}) + 0.0 if {test} else {slow})")
         text = as_value(code)
         if not value_kinds(code) & OBJECT or name == "__proto__":
-            return Code(f"{mark(position)}h_get_member({text}, {ascii(name)}, {_text(node[3])})")
+            return Code(f"{mark(position)}h_get_member({text}, {name!a}, {_text(node[3])})")
         first, again = self.hold(Code(text, code.kinds, code.simple))
         key = ascii(name)
         slow = f"{mark(position)}h_get_member({again}, {key}, {_text(node[3])})"
@@ -613,7 +615,7 @@ class ExpressionWriter:
 
     def _set_member(self, node: Node) -> Code:
         target, value = self.value(node[1]), self.code(node[3])
-        text = f"{mark(node[5])}h_set_member({target}, {ascii(node[2])}, {as_value(value)}, {_text(node[4])})"
+        text = f"{mark(node[5])}h_set_member({target}, {node[2]!a}, {as_value(value)}, {_text(node[4])})"
         return Code(text, value_kinds(value))
 
     def _set_index(self, node: Node) -> Code:
@@ -622,7 +624,7 @@ class ExpressionWriter:
         return Code(text, value_kinds(value))
 
     def _delete_member(self, node: Node) -> Code:
-        return Code(f"{mark(node[4])}h_delete_member({self.value(node[1])}, {ascii(node[2])})", BOOLEAN)
+        return Code(f"{mark(node[4])}h_delete_member({self.value(node[1])}, {node[2]!a})", BOOLEAN)
 
     def _delete_index(self, node: Node) -> Code:
         target, key = self.value(node[1]), self.value(node[2])
@@ -681,15 +683,15 @@ class ExpressionWriter:
         if method is not None:
             return Code(f"{mark(position)}{method}({receiver.text}{comma}{arguments})", kinds)
         first, again = self.hold(receiver, arguments)
-        slow = f"h_method({again}, {ascii(name)}, {_text(text)})"
+        slow = f"h_method({again}, {name!a}, {_text(text)})"
         table = self.constants.method_table(name)
         if table is not None:
             # Builtin methods take the receiver first.
             chosen = f"({table}.get({first}.__class__) or {slow})"
             return Code(f"{mark(position)}{chosen}({again}{comma}{arguments})", kinds)
         found = self.temporary()
-        test = f"{first}.__class__ is h_dict and ({found} := {again}.get({ascii(name)})).__class__ is FT"
-        slow = f"h_own_method({again}, {ascii(name)}, {_text(text)})"
+        test = f"{first}.__class__ is h_dict and ({found} := {again}.get({name!a})).__class__ is FT"
+        slow = f"h_own_method({again}, {name!a}, {_text(text)})"
         return Code(f"{mark(position)}({found} if {test} else {slow})({arguments})", kinds)
 
     def _math(self, node: Node) -> Code | None:
@@ -734,7 +736,7 @@ class ExpressionWriter:
         texts = []
         for entry in node[1]:
             if entry[0] == "property":
-                texts.append(f"{ascii(entry[1])}: {self.value(entry[2])}")
+                texts.append(f"{entry[1]!a}: {self.value(entry[2])}")
             elif entry[0] == "computed":
                 key = self._to_text(self.code(entry[1]), "h_to_property_key")
                 texts.append(f"{key.text}: {self.value(entry[2])}")
@@ -862,8 +864,8 @@ def cell_name(target: Node) -> str:
 
 def number_text(number: float) -> str:
     """Text of a finite double; a negative one in brackets."""
-    assert number.__class__ is float and math.isfinite(number), "numbers in the IR are finite floats"
-    text = repr(number)
+    text = float.__repr__(number)
+    assert math.isfinite(number), "numbers in the IR are finite"
     return f"({text})" if text[0] == "-" else text
 
 

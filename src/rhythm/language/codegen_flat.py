@@ -121,6 +121,7 @@ class FunctionWriter(StatementWriter):
             self.emit(f"s{self.function['rest']} = [*s{self.function['rest']}]")
         body = self.function["body"]
         if any(id(statement) in self.flattened for statement in body):
+            self.emit("pc = 0")
             self._write_flat(body)
         else:
             self.statements(body)
@@ -353,11 +354,13 @@ class FunctionWriter(StatementWriter):
         self.emit(f"q{label} = h_iter({self.iterable(node, text)})")
         self._go(head)
         self._enter(head)
-        self.emit(f"s{slot} = h_next(q{label}, h_DONE)")
-        self.emit(f"if s{slot} is h_DONE:")
+        self._temporaries = 0
+        name = self.temporary()
+        self.emit(f"if ({name} := h_next(q{label}, h_DONE)) is h_DONE:")
         self.indent += 1
         self._goto(after)
         self.indent -= 1
+        self.emit(f"s{slot} = {name}")
         self.flat_body(body)
         self._go(head)
         self._enter(after)

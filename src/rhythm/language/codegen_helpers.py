@@ -29,7 +29,7 @@ def callee(function: Value, text: str | None) -> Callable[..., Value]:
 
 
 def method(receiver: Value, name: str, text: str | None) -> Callable[..., Value]:
-    """What to call, with the receiver first, for `receiver.name(...)`. Throws when the receiver is null or undefined."""
+    """What to call, with the receiver first, for `receiver.name(...)`; throws for a receiver without properties."""
     kind = receiver.__class__
     if kind is dict:
         found = receiver.get(name, TDZ)

@@ -1,7 +1,7 @@
 """Statements of the IR as structured Python.
 
-A loop becomes a `while`, a `for_of` a `for`, a `block` a `while True` that runs once (or nothing, when every break of it
-stands where the block ends anyway), a `try` a Python try whose handler stands behind it:
+A loop becomes a `while`, a `for_of` a `for`, a `block` a `while True` that runs once (or nothing, when every break of
+it stands where the block ends anyway), a `try` a Python try whose handler stands behind it:
 
     try:
         body
@@ -28,7 +28,15 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Final, NamedTuple
 
-from rhythm.language.codegen_expressions import Code, Constants, ExpressionWriter, as_value, cell_name, mark, value_kinds
+from rhythm.language.codegen_expressions import (
+    Code,
+    Constants,
+    ExpressionWriter,
+    as_value,
+    cell_name,
+    mark,
+    value_kinds,
+)
 from rhythm.language.codegen_types import (
     ARRAY,
     BOOLEAN,
@@ -271,12 +279,12 @@ class StatementWriter(ExpressionWriter):
             return
         receiver = self._held(target, text)
         if target.kinds == OBJECT:
-            self.emit(f"{receiver}[{ascii(name)}] = {text}")
+            self.emit(f"{receiver}[{name!a}] = {text}")
             return
         if not value.simple and len(text) > INLINE_TEXT_MAX:
             text = self._held(value)
-        self.emit(f"if {receiver}.__class__ is h_dict: {receiver}[{ascii(name)}] = {text}")
-        slow = f"h_set_member({receiver}, {ascii(name)}, {text}, {ascii(node[4])})"
+        self.emit(f"if {receiver}.__class__ is h_dict: {receiver}[{name!a}] = {text}")
+        slow = f"h_set_member({receiver}, {name!a}, {text}, {node[4]!a})"
         self.emit(f"else: {mark(position)}{slow}")
 
     def _store_index(self, node: Node) -> None:
@@ -331,7 +339,7 @@ class StatementWriter(ExpressionWriter):
         receiver = self._held(target, text)
         test = "" if target.kinds == ARRAY else f"{receiver}.__class__ is h_list and "
         self.emit(f"if {test}h_len({receiver}) < h_ARRAY_MAX: {receiver}.append({text})")
-        slow = f"h_method({receiver}, 'push', {ascii(node[3])})({receiver}, {text})"
+        slow = f"h_method({receiver}, 'push', {node[3]!a})({receiver}, {text})"
         self.emit(f"else: {mark(node[5])}{slow}")
         return True
 
@@ -365,10 +373,10 @@ class StatementWriter(ExpressionWriter):
         count = len(targets)
         first, again = self.hold(self.code(node))
         names = "".join(f"s{slot}, " if slot is not None else "_, " for slot in targets)
-        slow = f"h_unpack({again}, {count}, {rest is not None}, {ascii(text)})"
+        slow = f"h_unpack({again}, {count}, {rest is not None}, {text!a})"
         comparison = "==" if rest is None else ">="
         if not count and rest is None:
-            self.emit(f"h_unpack({as_value(self.code(node))}, 0, False, {ascii(text)})")
+            self.emit(f"h_unpack({as_value(self.code(node))}, 0, False, {text!a})")
             return
         if rest is not None:
             names += f"*s{rest},"
@@ -378,7 +386,7 @@ class StatementWriter(ExpressionWriter):
     def _s_check_object(self, statement: Node) -> None:
         self.position = statement[4]
         first, again = self.hold(self.code(statement[1]))
-        check = f"h_to_object_check({again}, {ascii(statement[2])}, {ascii(statement[3])})"
+        check = f"h_to_object_check({again}, {statement[2]!a}, {statement[3]!a})"
         self.emit(f"if {first} is None or {again} is U: {check}")
 
     # -- control --
@@ -461,7 +469,7 @@ class StatementWriter(ExpressionWriter):
         if code.kinds == ARRAY:
             return code.text
         first, again = self.hold(Code(as_value(code), code.kinds, code.simple and code.kinds != INTEGER))
-        return f"({again} if {first}.__class__ is h_list else h_iterate({again}, {ascii(text)}))"
+        return f"({again} if {first}.__class__ is h_list else h_iterate({again}, {text!a}))"
 
     def _s_block(self, statement: Node) -> None:
         label, body = statement[1], statement[2]

@@ -6,7 +6,7 @@ result and expression can have. Sets are bit masks. Whatever is not understood i
 only dull. Three questions are answered:
 
     kinds(f, expression)     the kinds of value it can give
-    known_function(f, e)     the one flow function an expression can be, if its variable is only ever set to that closure
+    known_function(f, e)     the one flow function an expression can be, its variable being set to that closure only
     escapes                  functions whose value is used for anything but direct calls; the others have parameters
                              whose kinds are those of the arguments at their call sites
 
@@ -72,7 +72,7 @@ _UNARY: Final[dict[str, int]] = {
     "string": STRING,
     "key": STRING,
 }
-_COMPARISONS: Final = frozenset("< > <= >= == != === !==".split())
+_COMPARISONS: Final = frozenset(["<", ">", "<=", ">=", "==", "!=", "===", "!=="])
 
 _GLOBAL_CALLS: Final[dict[str, int]] = {
     "Number": NUMBER,
@@ -96,19 +96,37 @@ _STATIC_CALLS: Final[dict[tuple[str, str], int]] = {
     ("Number", "parseInt"): NUMBER,
 }
 _STRING_METHODS: Final[dict[str, int]] = {
-    **dict.fromkeys("charCodeAt indexOf lastIndexOf".split(), NUMBER),
+    **dict.fromkeys(["charCodeAt", "indexOf", "lastIndexOf"], NUMBER),
     **dict.fromkeys(
-        "charAt concat padEnd padStart repeat replace replaceAll slice substring substr toLowerCase toUpperCase trim"
-        " trimEnd trimStart toString".split(),
+        [
+            "charAt",
+            "concat",
+            "padEnd",
+            "padStart",
+            "repeat",
+            "replace",
+            "replaceAll",
+            "slice",
+            "substring",
+            "substr",
+            "toLowerCase",
+            "toUpperCase",
+            "trim",
+            "trimEnd",
+            "trimStart",
+            "toString",
+        ],
         STRING,
     ),
-    **dict.fromkeys("endsWith includes startsWith".split(), BOOLEAN),
+    **dict.fromkeys(["endsWith", "includes", "startsWith"], BOOLEAN),
     "split": ARRAY,
 }
 _ARRAY_METHODS: Final[dict[str, int]] = {
-    **dict.fromkeys("push unshift indexOf lastIndexOf findIndex findLastIndex".split(), NUMBER),
-    **dict.fromkeys("map filter slice concat flat flatMap reverse sort splice fill".split(), ARRAY),
-    **dict.fromkeys("some every includes".split(), BOOLEAN),
+    **dict.fromkeys(["push", "unshift", "indexOf", "lastIndexOf", "findIndex", "findLastIndex"], NUMBER),
+    **dict.fromkeys(
+        ["map", "filter", "slice", "concat", "flat", "flatMap", "reverse", "sort", "splice", "fill"], ARRAY
+    ),
+    **dict.fromkeys(["some", "every", "includes"], BOOLEAN),
     "join": STRING,
 }
 _NUMBER_METHODS: Final = frozenset({"toFixed", "toString", "toPrecision", "toExponential"})
@@ -305,9 +323,7 @@ class Analysis:
             self._assign((function_id, statement[1]), function_id, statement[2])
         elif kind == "return":
             self._assign(function_id, function_id, statement[1])
-        elif kind == "for_of":
-            self._assign((function_id, statement[2]), function_id, ANY)
-        elif kind == "try" or (kind == "await" and statement[2] is not None):
+        elif kind == "for_of" or kind == "try" or (kind == "await" and statement[2] is not None):
             self._assign((function_id, statement[2]), function_id, ANY)
         elif kind == "unpack":
             for slot in statement[1]:
@@ -391,9 +407,7 @@ class Analysis:
             for index, slot in enumerate(self.functions[target]["params"]):
                 value = arguments[index] if index < len(arguments) else UNDEFINED
                 equations.append(((target, slot), caller, value))
-        for function in self.functions:
-            if _may_run_off(function["body"]):
-                equations.append((function["id"], function["id"], UNDEFINED))
+        equations += [(f["id"], f["id"], UNDEFINED) for f in self.functions if _may_run_off(f["body"])]
         self._run(equations)
         for function in self.functions:
             for slot in function.get("types", {}).get("numbers", ()):
@@ -454,9 +468,7 @@ class Analysis:
             return self._kinds(function_id, node[3], reads)
         if kind in ("and", "or", "coalesce"):
             left = self._kinds(function_id, node[1], reads)
-            if kind == "coalesce":
-                left &= ~(NULL | UNDEFINED)
-            elif kind == "or":
+            if kind == "coalesce" or kind == "or":
                 left &= ~(NULL | UNDEFINED)
             else:
                 left &= ~(ARRAY | OBJECT | FUNCTION)
