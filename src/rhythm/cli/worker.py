@@ -207,7 +207,7 @@ async def _work(config: Config, url: str) -> None:
 async def _stop_without_parent(stop: Callable[[], None]) -> None:
     """Drains a child of --processes whose parent was killed; nobody would ever stop it otherwise."""
     parent = os.environ.get(_CHILD_VARIABLE)
-    while parent is not None and os.getppid() == int(parent):
+    while parent is not None and os.getppid() == int(parent):  # noqa: ASYNC110  (no event tells of this)
         await asyncio.sleep(PARENT_CHECK_SECONDS)
     if parent is not None:
         stop()

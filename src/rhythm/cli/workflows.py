@@ -54,7 +54,8 @@ def check(paths: Paths, app: options.App = None, as_json: options.Json = False) 
 def publish(paths: Paths, database_url: options.DatabaseUrl = None, as_json: options.Json = False) -> None:
     """Checks workflows and stores their definitions.
 
-    New executions run them from then on. Nothing is stored when one of them has an error. Executions under way stay on their own definition.
+    New executions run them from then on; those under way stay on their own definition.
+    Nothing is stored when one of the files has an error.
 
     Example: rhythm publish workflows
     """

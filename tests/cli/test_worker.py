@@ -1,0 +1,131 @@
+"""`rhythm worker` as a process: from the files to the output, where a workflow stands, and how it ends."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+
+from tests.support.commands import Rhythm
+from tests.support.processes import Process, Processes
+
+TASKS = """\
+import asyncio
+import rhythm
+
+@rhythm.task(queue="orders")
+async def charge(amount: float) -> dict:
+    if amount < 0:
+        raise ValueError("negative amount")
+    return {"charged": amount}
+
+@rhythm.task
+def leave(code: int) -> None:
+    import os
+    os._exit(code)
+"""
+FLOW = """\
+workflow(ctx, inputs) {
+  let total = inputs.amount * 2
+  let paid = await task("charge", { amount: total })
+  let answer = await signal("approval")
+  return { paid, approved: answer.approved }
+}
+"""
+
+
+@pytest.fixture
+def shop(rhythm_db: Rhythm) -> Rhythm:
+    rhythm_db.write("shop.py", TASKS)
+    rhythm_db.write("workflows/order.flow", FLOW)
+    return rhythm_db
+
+
+def start_worker(shop: Rhythm, processes: Processes, *arguments: str) -> Process:
+    worker = processes.rhythm("worker", "--app", "shop", *arguments, cwd=shop.folder, env=shop.env)
+    worker.wait_for_output("ready")
+    return worker
+
+
+def test_from_files_to_output_with_a_look_at_where_it_stands(shop: Rhythm, processes: Processes) -> None:
+    worker = start_worker(shop, processes)
+    started = shop("start", "order", "--inputs", '{"amount": 10}', code=0).out.strip()
+    shown = wait_until_awaiting(shop, started, "approval")
+
+    (frame,) = shown["standing"]["frames"]
+    assert (shown["status"], shown["standing"]["file"]) == ("suspended", "order.flow")
+    assert (frame["line"], frame["source"]) == (4, 'let answer = await signal("approval")')
+    assert frame["variables"]["total"] == 20
+    assert frame["variables"]["paid"] == {"charged": 20}
+    text = shop("show", started, code=0).out
+    assert re.search(r"at order\.flow:4:\d+", text)
+    assert '  4 |   let answer = await signal("approval")' in text
+    assert re.search(r"awaits signal approval since \d{4}-", text)
+    assert re.search(r"^  total +  ?= 20$", text, re.MULTILINE)
+    shop("signal", started, "approval", '{"approved": true}', code=0)
+    assert shop("wait", started, "--timeout", "20s", "--json", code=0).json == {
+        "paid": {"charged": 20},
+        "approved": True,
+    }
+    assert shop("workers", "--json", code=0).json["tasks"] == ["charge", "leave"]
+    worker.terminate()
+    assert worker.wait() == 0
+    assert shop("workers", "--json", code=0).out == ""
+
+
+def wait_until_awaiting(shop: Rhythm, execution_id: str, name: str) -> dict:
+    """Asks until the workflow is suspended at an operation of this name."""
+    for _ in range(60):
+        shown = shop("show", execution_id, "--json", code=0).json
+        operations = (shown["standing"] or {}).get("awaiting", [])
+        if shown["status"] == "suspended" and any(operation["name"] == name for operation in operations):
+            return shown
+    raise AssertionError(shown)
+
+
+def test_a_failed_execution_is_exit_code_one_with_its_error(shop: Rhythm, processes: Processes) -> None:
+    start_worker(shop, processes)
+
+    result = shop("start", "charge", "--inputs", '{"amount": -1}', "--wait", "--timeout", "20s", code=None)
+
+    assert result.code == 1
+    assert result.out == ""
+    assert "ValueError: negative amount" in result.err
+    assert 'raise ValueError("negative amount")' in result.err
+
+
+def test_inputs_that_do_not_fit_name_the_parameter(shop: Rhythm, processes: Processes) -> None:
+    start_worker(shop, processes)
+
+    result = shop("start", "charge", "--inputs", '{"amuont": 1}', "--wait", "--timeout", "20s", code=None)
+
+    assert result.code == 1
+    assert "amuont" in result.err
+    assert "amount" in result.err
+
+
+def test_a_workflow_with_an_error_stops_the_worker_before_it_starts(shop: Rhythm) -> None:
+    shop.write("workflows/order.flow", FLOW.replace("await signal", "await singal"))
+
+    result = shop("worker", "--app", "shop", code=1)
+
+    assert "workflows/order.flow:4:" in result.err
+    assert "singal" in result.err
+
+
+def test_several_processes_end_together_and_a_killed_one_is_replaced(shop: Rhythm, processes: Processes) -> None:
+    parent = start_worker(shop, processes, "--processes", "2", "--heartbeat-timeout", "2s")
+    workers = {worker["pid"] for worker in wait_for_workers(shop, 2)}
+    shop("start", "leave", "--inputs", '{"code": 0}', code=0)
+
+    assert len(workers) == 2
+    parent.terminate()
+    assert parent.wait() == 0
+
+
+def wait_for_workers(shop: Rhythm, count: int) -> list[dict]:
+    for _ in range(60):
+        found = shop("workers", "--json", code=0).json_lines
+        if len(found) == count:
+            return found
+    raise AssertionError(found)
