@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import re
+import signal
 
 import pytest
 
@@ -20,9 +22,8 @@ async def charge(amount: float) -> dict:
     return {"charged": amount}
 
 @rhythm.task
-def leave(code: int) -> None:
-    import os
-    os._exit(code)
+def reserve(items: list) -> int:
+    return len(items)
 """
 FLOW = """\
 workflow(ctx, inputs) {
@@ -67,7 +68,7 @@ def test_from_files_to_output_with_a_look_at_where_it_stands(shop: Rhythm, proce
         "paid": {"charged": 20},
         "approved": True,
     }
-    assert shop("workers", "--json", code=0).json["tasks"] == ["charge", "leave"]
+    assert shop("workers", "--json", code=0).json["tasks"] == ["charge", "reserve"]
     worker.terminate()
     assert worker.wait() == 0
     assert shop("workers", "--json", code=0).out == ""
@@ -115,17 +116,21 @@ def test_a_workflow_with_an_error_stops_the_worker_before_it_starts(shop: Rhythm
 
 def test_several_processes_end_together_and_a_killed_one_is_replaced(shop: Rhythm, processes: Processes) -> None:
     parent = start_worker(shop, processes, "--processes", "2", "--heartbeat-timeout", "2s")
-    workers = {worker["pid"] for worker in wait_for_workers(shop, 2)}
-    shop("start", "leave", "--inputs", '{"code": 0}', code=0)
+    first, second = (worker["pid"] for worker in wait_for_workers(shop, 2))
 
-    assert len(workers) == 2
+    os.kill(first, signal.SIGKILL)
+    parent.wait_for_output(f"worker process {first} was killed by signal 9; starting another")
+    again = {worker["pid"] for worker in wait_for_workers(shop, 2, without=first)}
     parent.terminate()
+
+    assert second in again
     assert parent.wait() == 0
+    assert shop("workers", "--json", code=0).out == ""
 
 
-def wait_for_workers(shop: Rhythm, count: int) -> list[dict]:
+def wait_for_workers(shop: Rhythm, count: int, without: int = 0) -> list[dict]:
     for _ in range(60):
         found = shop("workers", "--json", code=0).json_lines
-        if len(found) == count:
+        if len(found) == count and without not in [worker["pid"] for worker in found]:
             return found
     raise AssertionError(found)

@@ -19,6 +19,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 
+import psutil
+
 TIMEOUT_SECONDS = 30.0
 POLL_SECONDS = 0.01
 
@@ -87,7 +89,11 @@ class Process:
         self._signal_group(signal.SIGCONT)
 
     def kill(self) -> None:
-        """SIGKILL to the process and its children; returns when it is gone."""
+        """SIGKILL to the process and all that descends from it; returns when it is gone."""
+        with contextlib.suppress(psutil.NoSuchProcess):
+            for descendant in psutil.Process(self.pid).children(recursive=True):
+                with contextlib.suppress(psutil.NoSuchProcess):
+                    descendant.kill()
         self._signal_group(signal.SIGKILL)
         self._popen.wait(TIMEOUT_SECONDS)
 
