@@ -65,6 +65,7 @@ SOCKET_NAME = ".s.PGSQL.5432"
 DATABASE = "rhythm"
 SUPERUSER = "postgres"
 SYSTEM_ROOT = Path("/var/lib/rhythm")  #: where root keeps data and, if need be, a copy of the binaries
+_REJECTING = 1  #: exit code of pg_isready: alive, but starting up or shutting down
 _FOLDERS = {16: "pginstall", 18: "pginstall18"}  #: major version -> folder inside the wheel
 _ACCOUNTS = ("rhythm", "postgres", "_postgres", "nobody")  #: accounts for the server when we are root, best first
 
@@ -375,23 +376,16 @@ class Cluster:
             shutil.rmtree(self.socket, ignore_errors=True)
 
     def answers(self) -> bool:
-        """Whether the server takes connections now."""
+        """Whether the server takes connections; waits while it is recovering. False when it serves nobody."""
         if self.socket is None:
             return False
-        command: list[str | Path] = [
-            self.program("pg_isready"),
-            "-q",
-            "-h",
-            self.socket,
-            "-U",
-            SUPERUSER,
-            "-d",
-            DATABASE,
-        ]
-        with contextlib.suppress(subprocess.CalledProcessError):
-            _run(command, None)
-            return True
-        return False
+        command = [str(self.program("pg_isready")), "-q", "-h", str(self.socket), "-U", SUPERUSER, "-d", DATABASE]
+        deadline = time.monotonic() + START_TIMEOUT_SECONDS
+        while (status := subprocess.run(command, capture_output=True).returncode) == _REJECTING:
+            if time.monotonic() > deadline:
+                raise DatabaseUnavailable(f"The server in {self.data} is still recovering. Try again later.")
+            time.sleep(POLL_SECONDS)
+        return status == 0
 
     def _server_user(self) -> int:
         return self.account.user if self.account else os.geteuid()
