@@ -37,7 +37,7 @@ from rhythm.language.codegen_expressions import Constants
 from rhythm.language.codegen_flat import FunctionWriter
 from rhythm.language.codegen_helpers import namespace
 from rhythm.language.codegen_positions import STACK_LINES_MAX, Place, PositionTable, assemble
-from rhythm.language.codegen_statements import Line
+from rhythm.language.codegen_reads import Line
 from rhythm.language.codegen_types import Analysis
 from rhythm.language.promises import Frame, Realm
 from rhythm.language.values import METHODS, JSThrow, Value, caught

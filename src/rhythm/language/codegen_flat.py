@@ -35,7 +35,8 @@ from __future__ import annotations
 from typing import Final
 
 from rhythm.language.codegen_expressions import Constants, as_value
-from rhythm.language.codegen_statements import DISPATCH, Jump, Level, Line, StatementWriter, after_order
+from rhythm.language.codegen_reads import Line
+from rhythm.language.codegen_statements import DISPATCH, Jump, Level, StatementWriter, after_order
 from rhythm.language.codegen_types import Analysis, Function, Node, bodies
 
 PYTHON_BLOCKS_MAX: Final = 13  #: Python loops and try blocks nested in structured form; Python's own limit is 20.
@@ -272,7 +273,7 @@ class FunctionWriter(StatementWriter):
         _, await_id, slot, node, position = statement
         self.position = position
         live = self.function["awaits"][await_id]["live"]
-        awaited = self.value(node)
+        awaited = self.value(self.hoist(node))
         values = "".join(f"s{item} + 0.0, " if item in self.integers else f"s{item}, " for item in live)
         name = self.temporary()
         self.emit(f"{name} = {awaited}")
@@ -305,7 +306,7 @@ class FunctionWriter(StatementWriter):
         for test, body in arms:
             self.position = statement[3]
             self._temporaries = 0
-            self.emit(f"if {self.test(test)}:")
+            self.emit(f"if {self.test(self.hoist(test, presence=True))}:")
             self.indent += 1
             if any(id(item) in self.flattened for item in body):
                 pending.append((self._block(), body))
@@ -333,7 +334,8 @@ class FunctionWriter(StatementWriter):
         self._enter(head)
         if test is not None:
             self.position = position
-            self.emit(f"if not {self.test(test)}:")
+            self._temporaries = 0
+            self.emit(f"if not {self.test(self.hoist(test, presence=True))}:")
             self.indent += 1
             self._goto(after)
             self.indent -= 1
@@ -351,7 +353,7 @@ class FunctionWriter(StatementWriter):
         self.block_targets[("break", label)] = after
         self.block_targets[("continue", label)] = head
         self.position = position
-        self.emit(f"q{label} = h_iter({self.iterable(node, text)})")
+        self.emit(f"q{label} = h_iter({self.iterable(self.hoist(node), text)})")
         self._go(head)
         self._enter(head)
         self._temporaries = 0

@@ -147,6 +147,7 @@ _HELPERS: Final[dict[str, Any]] = {
     "h_Undefined": UNDEFINED.__class__,
     "h_JSThrow": values.JSThrow,
     "h_CAUGHT": (values.JSThrow, RecursionError),
+    "h_MISS": (KeyError, IndexError, TypeError),
     "h_Frame": Frame,
     # limits
     "h_STRING_MAX": values.STRING_LENGTH_MAX,

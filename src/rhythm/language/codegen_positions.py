@@ -13,7 +13,7 @@ from types import CodeType, FrameType, TracebackType
 from typing import Final
 
 from rhythm.language.codegen_expressions import MARK, MARK_END
-from rhythm.language.codegen_statements import Line
+from rhythm.language.codegen_reads import Line
 
 STACK_LINES_MAX: Final = 10  #: Flow functions listed in the stack of an error.
 

@@ -26,26 +26,23 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import Final, NamedTuple
+from typing import Final
 
 from rhythm.language.codegen_expressions import (
     Code,
     Constants,
-    ExpressionWriter,
     as_value,
     cell_name,
     mark,
     value_kinds,
 )
+from rhythm.language.codegen_reads import ReadWriter
 from rhythm.language.codegen_types import (
     ARRAY,
-    BOOLEAN,
     INTEGER,
-    NULL,
     NUMBER,
     OBJECT,
     STRING,
-    UNDEFINED,
     Analysis,
     Function,
     Node,
@@ -58,18 +55,8 @@ UPDATE_COPIES_MAX: Final = 60  #: Expression nodes of a loop's update times its 
 ARMS_MAX: Final = 40  #: Arms in one Python if; Python's compiler recurses for each.
 INLINE_TEXT_MAX: Final = 80  #: Longest text of a value that may be written twice.
 
-_PRIMITIVE: Final = NUMBER | STRING | BOOLEAN | NULL | UNDEFINED
-
 Jump = tuple[str, int]  #: ("break" | "continue", label), or DISPATCH.
 DISPATCH: Final[Jump] = ("dispatch", 0)  #: To the dispatcher of a flat function, `pc` having been set.
-
-
-class Line(NamedTuple):
-    """One line of generated text; marks inside it become further lines."""
-
-    indent: int
-    text: str
-    position: int
 
 
 @dataclass(slots=True)
@@ -81,26 +68,17 @@ class Level:
     crossing: dict[int, Jump] = field(default_factory=dict)  #: Jumps that leave this loop for an outer one, by number.
 
 
-class StatementWriter(ExpressionWriter):
+class StatementWriter(ReadWriter):
     """Writes statements in structured form."""
 
     def __init__(self, analysis: Analysis, function: Function, constants: Constants) -> None:
         super().__init__(analysis, function, constants)
-        self.lines: list[Line] = []
-        self.indent = 0
-        self.position: int = function["pos"][0] * 1_000_000 + function["pos"][1]
         self.levels: list[Level] = []
         self.elided: set[int] = set()
         self.uses_jump_number = False
         self._jump_numbers: dict[Jump, int] = {}
         self._flags = 0
         self._breaks = _Breaks(function)
-
-    # -- lines --
-
-    def emit(self, text: str) -> None:
-        """One line at the present indent and position."""
-        self.lines.append(Line(self.indent, text, self.position))
 
     def flag(self) -> str:
         """Name of a fresh flag variable of the function."""
@@ -148,7 +126,7 @@ class StatementWriter(ExpressionWriter):
 
     def _s_expr(self, statement: Node) -> None:
         self.position = statement[2]
-        self._effect(statement[1])
+        self._effect(self.hoist(statement[1]))
 
     def _effect(self, node: Node) -> None:
         """An expression whose value is not used."""
@@ -171,7 +149,7 @@ class StatementWriter(ExpressionWriter):
 
     def _s_set(self, statement: Node) -> None:
         self.position = statement[3]
-        self._store(statement[1], statement[2])
+        self._store(statement[1], self.hoist(statement[2]))
 
     def _store(self, target: Node, node: Node) -> None:
         if target[0] == "slot" and target[1] in self.integers:
@@ -196,7 +174,7 @@ class StatementWriter(ExpressionWriter):
         if not kinds & STRING:
             return False
         is_slot = target[0] == "slot"
-        if not is_slot and not self._is_inert(node[3]):
+        if not is_slot and not self.is_inert(node[3]):
             return False
         right = self.code(node[3])
         if is_slot and f"(s{target[1]} :=" in right.text:
@@ -242,18 +220,6 @@ class StatementWriter(ExpressionWriter):
         self.emit(f"{name} = {held}")
         self.emit(f"if h_len({held}) > h_STRING_MAX: h_long({held})")
         self.emit(f"{held} = None")
-
-    def _is_inert(self, node: Node) -> bool:
-        """True when evaluating the expression cannot run flow code or assign anything."""
-        kind = node[0]
-        if kind in ("slot", "cell", "capture", "string", "number", "true", "false", "null", "undefined", "checked"):
-            return True
-        if kind in ("template", "binary", "unary"):
-            return all(
-                self._is_inert(item) and not self.analysis.kinds(self.function_id, item) & ~_PRIMITIVE
-                for item in sub_expressions(node)
-            )
-        return bool(kind == "get_member" and self._is_inert(node[1]))
 
     def _indented(self, text: str) -> None:
         self.indent += 1
@@ -345,7 +311,7 @@ class StatementWriter(ExpressionWriter):
 
     def _s_bind(self, statement: Node) -> None:
         self.position = statement[3]
-        self.emit(f"s{statement[1]} = [{self.value(statement[2])}]")
+        self.emit(f"s{statement[1]} = [{self.value(self.hoist(statement[2]))}]")
 
     def _s_fresh(self, statement: Node) -> None:
         for slot in statement[1]:
@@ -361,16 +327,17 @@ class StatementWriter(ExpressionWriter):
 
     def _s_return(self, statement: Node) -> None:
         self.position = statement[2]
-        self.emit(f"return {self.value(statement[1])}")
+        self.emit(f"return {self.value(self.hoist(statement[1]))}")
 
     def _s_throw(self, statement: Node) -> None:
         self.position = statement[2]
-        self.emit(f"raise h_JSThrow({self.value(statement[1])})")
+        self.emit(f"raise h_JSThrow({self.value(self.hoist(statement[1]))})")
 
     def _s_unpack(self, statement: Node) -> None:
         targets, rest, node, text = statement[1], statement[2], statement[3], statement[4]
         self.position = statement[5]
         count = len(targets)
+        node = self.hoist(node)
         first, again = self.hold(self.code(node))
         names = "".join(f"s{slot}, " if slot is not None else "_, " for slot in targets)
         slow = f"h_unpack({again}, {count}, {rest is not None}, {text!a})"
@@ -385,7 +352,7 @@ class StatementWriter(ExpressionWriter):
 
     def _s_check_object(self, statement: Node) -> None:
         self.position = statement[4]
-        first, again = self.hold(self.code(statement[1]))
+        first, again = self.hold(self.code(self.hoist(statement[1], presence=True)))
         check = f"h_to_object_check({again}, {statement[2]!a}, {statement[3]!a})"
         self.emit(f"if {first} is None or {again} is U: {check}")
 
@@ -405,6 +372,8 @@ class StatementWriter(ExpressionWriter):
             for offset, (test, body) in enumerate(arms[start : start + ARMS_MAX]):
                 self.position = statement[3]
                 self._temporaries = 0
+                if not offset:
+                    test = self.hoist(test, presence=True)
                 self.emit(f"{'elif' if offset else 'if'} {self.test(test)}:")
                 self.body(body)
             if flag:
@@ -437,15 +406,18 @@ class StatementWriter(ExpressionWriter):
             if test is not None:
                 self.position = position
                 self._temporaries = 0
-                self.emit(f"if not {self.test(test)}: break")
+                self.emit(f"if not {self.test(self.hoist(test, presence=True))}: break")
             self.statements(body)
             self.indent -= 1
         else:
-            self.emit(f"while {'True' if test is None else self.test(test)}:")
+            reads = test is not None and self.has_reads(test)
+            self.emit(f"while {'True' if test is None or reads else self.test(test)}:")
             level.update = update
             self.levels.append(level)
             self.indent += 1
             before = len(self.lines)
+            if reads:
+                self.emit(f"if not {self.test(self.hoist(test, presence=True))}: break")
             self.statements(body)
             if self.runs_off(body):
                 level.update = []  # The update cannot continue its own loop.
@@ -458,7 +430,7 @@ class StatementWriter(ExpressionWriter):
     def _s_for_of(self, statement: Node) -> None:
         _, label, slot, node, text, body, position = statement
         self.position = position
-        self.emit(f"for s{slot} in {self.iterable(node, text)}:")
+        self.emit(f"for s{slot} in {self.iterable(self.hoist(node), text)}:")
         self.levels.append(Level({("break", label): "break", ("continue", label): "continue"}))
         self.body(body)
         self._leave_level()

@@ -138,7 +138,7 @@ def sub_expressions(node: Node) -> Iterator[Node]:
         yield from (part for part in node[1] if part.__class__ is list)
         return
     for field in node[1:]:
-        if field.__class__ is not list or not field:
+        if field.__class__ is not list or not field:  # A `ready` node holds a Code, which is no list.
             continue
         if field[0].__class__ is str:
             yield field
@@ -451,6 +451,8 @@ class Analysis:
         constant = _CONSTANTS.get(kind)
         if constant is not None:
             return constant
+        if kind == "ready":
+            return int(node[1].kinds) & ANY or NUMBER
         if kind in ("slot", "cell", "capture"):
             key = self.key(function_id, node)
             if reads is not None:
