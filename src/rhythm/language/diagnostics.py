@@ -1,0 +1,147 @@
+"""Diagnostics: what is wrong with a program, found before it runs.
+
+Each has a stable code, a span, one plain sentence, and a hint that says what to write instead where that can be
+guessed. Codes are listed once, in CODES, and are never reused for something else.
+
+    F1xx  syntax           F2xx  JavaScript that flows do not support
+    F3xx  names            F4xx  the shape of a workflow file            W1xx  warnings
+"""
+
+from __future__ import annotations
+
+import bisect
+import re
+from dataclasses import dataclass
+from typing import Final
+
+DIAGNOSTICS_MAX: Final = 100  #: Errors reported for one file; the rest would be echoes.
+
+CODES: Final[dict[str, str]] = {
+    "F101": "unexpected token",
+    "F102": "string, template or comment without an end",
+    "F103": "malformed number",
+    "F104": "malformed escape",
+    "F105": "character that cannot stand here",
+    "F106": "await outside an async function",
+    "F107": "cannot be assigned to",
+    "F108": "label, break or continue without its target",
+    "F109": "parameter named twice",
+    "F110": "nested too deeply",
+    "F111": "source too large",
+    "F112": "declaration without a value",
+    "F113": "?? mixed with || or && without parentheses",
+    "F114": "unary operator before **",
+    "F115": "reserved word used as a name",
+    "F116": "return outside a function",
+    "F117": "line break after throw",
+    "F118": "rest element not in last place",
+    "F119": "declaration where only a statement may stand",
+    "F120": "switch with two defaults",
+    "F121": "delete of a variable",
+    "F201": "var",
+    "F202": "this, super or new.target",
+    "F203": "class",
+    "F204": "getter or setter",
+    "F205": "generator",
+    "F206": "regular expression",
+    "F207": "BigInt",
+    "F208": "tagged template",
+    "F209": "array with holes",
+    "F210": "import or export",
+    "F211": "with",
+    "F212": "debugger",
+    "F213": "arguments object",
+    "F214": "property that flows do not have",
+    "F215": "global that flows do not have",
+    "F216": "new with something that is no constructor",
+    "F217": "for await",
+    "F218": "private name or decorator",
+    "F219": "__proto__",
+    "F220": "HTML comment or hashbang",
+    "F301": "name that is not declared",
+    "F302": "assignment to a constant",
+    "F303": "name declared twice",
+    "F304": "name used before its declaration",
+    "F305": "assignment to a builtin",
+    "F401": "no workflow in the file",
+    "F402": "more than one workflow in the file",
+    "F403": "too many workflow parameters",
+    "F404": "statement outside the workflow",
+    "F405": "top-level value that needs the running workflow",
+    "F406": "syntax of the earlier experimental Rhythm",
+    "W101": "line that continues the one before",
+    "W102": "promise used as a condition",
+    "W103": "promise used as data",
+    "W104": "variable that is never used",
+    "W105": "code that is never reached",
+    "W106": "assignment used as a condition",
+    "W107": "comparison of different types",
+    "W108": "case that can never be chosen",
+}
+
+_LINE_END = re.compile("\r\n|[\n\r\u2028\u2029]")
+
+
+@dataclass(frozen=True, slots=True)
+class Diagnostic:
+    """One problem. ``line`` and ``column`` count from 1; columns count characters."""
+
+    severity: str  #: "error" or "warning"
+    code: str
+    message: str
+    hint: str  #: "" when there is nothing to suggest
+    start: int  #: offsets into the source, end exclusive
+    end: int
+    line: int
+    column: int
+    file: str
+
+
+class LineMap:
+    """Line and column of offsets in one source text."""
+
+    def __init__(self, source: str) -> None:
+        self.starts = [0, *(match.end() for match in _LINE_END.finditer(source))]
+
+    def position(self, offset: int) -> tuple[int, int]:
+        line = bisect.bisect_right(self.starts, offset)
+        return line, offset - self.starts[line - 1] + 1
+
+
+def position(source: str, offset: int) -> tuple[int, int]:
+    """(line, column) of an offset, both from 1. For many offsets use LineMap."""
+    return LineMap(source).position(offset)
+
+
+class Report:
+    """Collects the diagnostics of one source text."""
+
+    def __init__(self, source: str, filename: str) -> None:
+        self.source = source
+        self.filename = filename
+        self.lines = LineMap(source)
+        self.diagnostics: list[Diagnostic] = []
+
+    @property
+    def full(self) -> bool:
+        return len(self.diagnostics) >= DIAGNOSTICS_MAX
+
+    def error(self, code: str, message: str, start: int, end: int, hint: str = "") -> None:
+        self._add("error", code, message, start, end, hint)
+
+    def warning(self, code: str, message: str, start: int, end: int, hint: str = "") -> None:
+        self._add("warning", code, message, start, end, hint)
+
+    def _add(self, severity: str, code: str, message: str, start: int, end: int, hint: str) -> None:
+        assert code in CODES, f"diagnostic code {code} is not in the table"
+        if self.full or any(d.code == code and d.start == start for d in self.diagnostics[-5:]):
+            return
+        line, column = self.lines.position(start)
+        self.diagnostics.append(
+            Diagnostic(severity, code, message, hint, start, max(end, start), line, column, self.filename)
+        )
+
+
+def sort_diagnostics(diagnostics: list[Diagnostic]) -> list[Diagnostic]:
+    """In the order of the source."""
+    return sorted(diagnostics, key=lambda d: (d.start, d.severity, d.code))

@@ -1,0 +1,268 @@
+"""Source text to tokens: one regular expression, one pass.
+
+A stack of braces tells the ``}`` that ends a template's substitution from other ones. A ``/`` where an operand is
+expected starts a regular expression, which flows do not support: it becomes one REGEX token, so that what stands in it
+confuses nobody. What cannot be read becomes a BAD token with its diagnostic reported; the lexer never raises.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Final
+
+from rhythm.language.diagnostics import Report
+from rhythm.language.tokens import (
+    BAD,
+    END,
+    KEYWORDS,
+    NAME,
+    NUMBER,
+    PRIVATE,
+    PUNCTUATOR,
+    REGEX,
+    STRING,
+    TEMPLATE,
+    TEMPLATE_HEAD,
+    TEMPLATE_MIDDLE,
+    TEMPLATE_TAIL,
+    Token,
+    to_units,
+)
+
+_DIGITS = r"[0-9](?:_?[0-9])*"
+_TOKEN: Final = re.compile(
+    rf"""
+    (?P<space>[ \t\v\f\u00a0\ufeff\u1680\u2000-\u200a\u202f\u205f\u3000]+)
+  | (?P<line>\r\n|[\n\r\u2028\u2029])
+  | (?P<comment>//[^\n\r\u2028\u2029]*)
+  | (?P<block>/\*(?:[^*]|\*(?!/))*+(?P<closed>\*/)?)
+  | (?P<name>(?:[^\W\d]|\$)(?:\w|[$\u200c\u200d])*)
+  | (?P<number>(?:0[xX](?:[0-9a-fA-F](?:_?[0-9a-fA-F])*)?|0[oO](?:[0-7](?:_?[0-7])*)?|0[bB](?:[01](?:_?[01])*)?
+      |(?:{_DIGITS}(?:\.(?:{_DIGITS})?)?|\.{_DIGITS})(?:[eE][+-]?{_DIGITS})?)(?P<junk>(?:\w|\$)+)?)
+  | (?P<string>"(?:[^"\\\n\r]|\\(?:\r\n|[\s\S]))*+"|'(?:[^'\\\n\r]|\\(?:\r\n|[\s\S]))*+')
+  | (?P<template>`)
+  | (?P<private>\#(?:\w|\$)+)
+  | (?P<punctuator>>>>=|\.\.\.|===|!==|\*\*=|<<=|>>=|>>>|&&=|\|\|=|\?\?=|=>|==|!=|<=|>=|&&|\|\||\?\?|\?\.(?![0-9])
+      |\+\+|--|\+=|-=|\*=|/=|%=|&=|\|=|\^=|<<|>>|\*\*|[{{}}()\[\];,<>+\-*/%&|^!~?:=.@])
+    """,
+    re.VERBOSE,
+)
+_TEMPLATE_TEXT: Final = re.compile(r"(?:[^`\\$]|\\[\s\S]|\$(?!\{))*+")
+_REGEX: Final = re.compile(r"/(?:[^/\\\[\n\r]|\\[^\n\r]|\[(?:[^\]\\\n\r]|\\[^\n\r])*+\])++/[A-Za-z]*")
+_REST_OF_LINE: Final = re.compile(r"[^\n\r\u2028\u2029]*")
+_ESCAPE: Final = re.compile(
+    r"\\(?:(?P<simple>[bfnrtv0](?![0-9])|[bfnrtv])|x(?P<hex>[0-9a-fA-F]{2})|u(?P<unicode>[0-9a-fA-F]{4})"
+    r"|u\{(?P<point>[0-9a-fA-F]+)\}|(?P<line>\r\n|[\n\r\u2028\u2029])|(?P<other>[^xu0-9]))"
+)
+_SIMPLE: Final = {"b": "\b", "f": "\f", "n": "\n", "r": "\r", "t": "\t", "v": "\v", "0": "\0"}
+#: A slash after one of these words starts a regular expression; after other words it divides.
+_OPERAND_FOLLOWS: Final = KEYWORDS - {"this", "super", "null", "true", "false"} | {"of", "yield"}
+
+
+def tokenize(report: Report) -> list[Token]:
+    """The tokens of the report's source, the last one of kind END."""
+    return _Lexer(report).run()
+
+
+class _Lexer:
+    def __init__(self, report: Report) -> None:
+        self.report = report
+        self.source = report.source
+        self.tokens: list[Token] = []
+        self.braces: list[bool] = []  # True: this brace opened a template's substitution
+        self.newline = True
+
+    def run(self) -> list[Token]:
+        source, length, offset = self.source, len(self.source), 0
+        if source.startswith("#!"):
+            end = self.line_end(0)
+            self.report.error("F220", "a flow file has no hashbang line", 0, end, "remove this line")
+            offset = end
+        match_at = _TOKEN.match
+        while offset < length:
+            match = match_at(source, offset)
+            if match is None:
+                offset = self.bad_character(offset)
+                continue
+            kind = match.lastgroup
+            end = match.end()
+            if kind == "space" or kind == "comment":
+                pass
+            elif kind == "line":
+                self.newline = True
+            elif kind == "name":
+                self.name(match[0], offset, end)
+            elif kind == "punctuator":
+                end = self.punctuator(match[0], offset, end)
+            elif kind == "string":
+                self.add(STRING, self.cooked(match[0][1:-1], offset + 1), offset, end)
+            elif kind == "number" or kind == "junk":
+                self.number(match, offset, end)
+            elif kind == "template":
+                end = self.template(offset, end, TEMPLATE, TEMPLATE_HEAD)
+            elif kind == "private":
+                self.add(PRIVATE, match[0], offset, end)
+            else:
+                self.block_comment(match, offset, end)
+            offset = end
+        self.add(END, "", length, length)
+        return self.tokens
+
+    def add(self, kind: str, value: str | float, start: int, end: int) -> None:
+        self.tokens.append(Token(kind, value, start, end, self.newline))
+        self.newline = False
+
+    def line_end(self, offset: int) -> int:
+        match = _REST_OF_LINE.match(self.source, offset)
+        return match.end() if match else offset
+
+    def bad_character(self, offset: int) -> int:
+        character = self.source[offset]
+        if character in "\"'":
+            end = self.line_end(offset)
+            self.report.error("F102", "this string has no end on its line", offset, end, f"close it with {character}")
+        elif character == "\\":
+            end = offset + 1
+            self.report.error("F105", "a backslash cannot stand here; names have no escapes", offset, end)
+        elif character == "#":
+            end = offset + 1
+            self.report.error("F105", "`#` cannot stand here", offset, end, "comments begin with //")
+        else:
+            end = offset + 1
+            shown = character if character.isprintable() else f"U+{ord(character):04X}"
+            self.report.error("F105", f"the character {shown} cannot stand here", offset, end)
+        self.add(BAD, "", offset, end)
+        return end
+
+    def name(self, text: str, start: int, end: int) -> None:
+        if not text.isascii():
+            if not text.replace("$", "_").replace("\u200c", "_").replace("\u200d", "_").isidentifier():
+                self.report.error("F105", f"`{text}` is not a name", start, end)
+            text = to_units(text)
+        self.add(NAME, text, start, end)
+
+    def block_comment(self, match: re.Match[str], start: int, end: int) -> None:
+        if match["closed"] is None:
+            self.report.error("F102", "this comment has no end", start, start + 2, "close it with */")
+        text = match[0]
+        if "\n" in text or "\r" in text or "\u2028" in text or "\u2029" in text:
+            self.newline = True
+
+    def number(self, match: re.Match[str], start: int, end: int) -> None:
+        text, junk = match["number"], match["junk"]
+        if junk is not None:
+            text = text[: -len(junk)]
+        value = 0.0
+        if junk == "n":
+            self.report.error(
+                "F207", "BigInt numbers are not supported yet", start, end, "keep money in whole cents and ids in text"
+            )
+        elif junk is not None or text[-1:] in "xXoObB":
+            self.report.error("F103", "this is not a number", start, end)
+        elif len(text) > 1 and text[0] == "0" and text[1] in "0123456789_":
+            self.report.error(
+                "F103", "a number cannot begin with a further 0", start, end, "octal numbers are written 0o17"
+            )
+        else:
+            value = number_value(text.replace("_", ""))
+        self.add(NUMBER, value, start, end)
+
+    def punctuator(self, text: str, start: int, end: int) -> int:
+        if text == "{":
+            self.braces.append(False)
+        elif text == "}":
+            if self.braces and self.braces.pop():
+                return self.template(start, end, TEMPLATE_TAIL, TEMPLATE_MIDDLE)
+        elif text in ("/", "/=") and self.operand_expected():
+            match = _REGEX.match(self.source, start)
+            if match is not None:
+                self.add(REGEX, match[0], start, match.end())
+                return match.end()
+        elif text == "<" and self.source.startswith("<!--", start):
+            end = self.line_end(start)
+            self.report.error("F220", "HTML comments are not supported", start, end, "comments begin with //")
+            return end
+        elif text == "--" and self.newline and self.source.startswith("-->", start):
+            end = self.line_end(start)
+            self.report.error("F220", "HTML comments are not supported", start, end, "comments begin with //")
+            return end
+        self.add(PUNCTUATOR, text, start, end)
+        return end
+
+    def operand_expected(self) -> bool:
+        if not self.tokens:
+            return True
+        last = self.tokens[-1]
+        if last.kind == PUNCTUATOR:
+            return last.value not in (")", "]", "}", "++", "--")
+        if last.kind == NAME:
+            after_dot = len(self.tokens) > 1 and self.tokens[-2].value in (".", "?.") and self.tokens[-2].kind == PUNCTUATOR
+            return last.value in _OPERAND_FOLLOWS and not after_dot
+        return last.kind in (TEMPLATE_HEAD, TEMPLATE_MIDDLE)
+
+    def template(self, start: int, end: int, closed: str, opened: str) -> int:
+        match = _TEMPLATE_TEXT.match(self.source, end)
+        assert match is not None, "the pattern matches the empty text"
+        text = match[0].replace("\r\n", "\n").replace("\r", "\n")
+        stop = match.end()
+        if self.source.startswith("`", stop):
+            self.add(closed, self.cooked(text, end), start, stop + 1)
+            return stop + 1
+        if self.source.startswith("${", stop):
+            self.add(opened, self.cooked(text, end), start, stop + 2)
+            self.braces.append(True)
+            return stop + 2
+        self.report.error("F102", "this template has no end", start, start + 1, "close it with `")
+        self.add(BAD, "", start, len(self.source))
+        return len(self.source)
+
+    def cooked(self, text: str, start: int) -> str:
+        """The value of the text between quotes."""
+        if "\\" in text:
+            parts: list[str] = []
+            offset = 0
+            while True:
+                slash = text.find("\\", offset)
+                if slash < 0:
+                    parts.append(text[offset:])
+                    break
+                parts.append(text[offset:slash])
+                match = _ESCAPE.match(text, slash)
+                value = None if match is None else _escape_value(match)
+                if match is None or value is None:
+                    self.report.error(
+                        "F104", "this escape is malformed", start + slash, start + slash + 2, "a backslash is written \\\\"
+                    )
+                    offset = slash + 2
+                else:
+                    parts.append(value)
+                    offset = match.end()
+            text = "".join(parts)
+        return to_units(text)
+
+
+def _escape_value(match: re.Match[str]) -> str | None:
+    kind = match.lastgroup
+    if kind == "simple":
+        return _SIMPLE[match["simple"]]
+    if kind == "other":
+        return match["other"]
+    if kind == "line":
+        return ""
+    if kind == "point":
+        digits = match["point"].lstrip("0")
+        code = int(digits or "0", 16) if len(digits) <= 6 else 0x110000
+        return chr(code) if code <= 0x10FFFF else None
+    return chr(int(match["hex"] or match["unicode"], 16))
+
+
+def number_value(text: str) -> float:
+    """The double of a number's text without separators."""
+    prefix = text[:2].lower()
+    if prefix in ("0x", "0o", "0b"):
+        whole = int(text[2:], {"0x": 16, "0o": 8, "0b": 2}[prefix])
+        try:
+            return float(whole)
+        except OverflowError:
+            return float("inf")
+    return float(text)

@@ -1,0 +1,95 @@
+"""Names that mean something without a declaration, and names that JavaScript has and flows do not, with what to write
+instead. The values behind GLOBAL_NAMES are in ``builtins``; a test proves that the two agree.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+#: Functions that make the engine do something; not callable before the workflow runs.
+HOST_FUNCTIONS: Final = frozenset({"task", "sleep", "signal", "child", "cancel"})
+#: Of these, the ones that give a promise.
+PROMISE_FUNCTIONS: Final = frozenset({"task", "sleep", "signal", "child"})
+ERROR_KINDS: Final = frozenset(
+    "Error TypeError RangeError SyntaxError ReferenceError EvalError URIError AggregateError".split()
+)
+CONSTRUCTORS: Final = ERROR_KINDS | {"Map", "Set", "Date", "Promise"}
+GLOBAL_NAMES: Final = (
+    HOST_FUNCTIONS
+    | CONSTRUCTORS
+    | frozenset(
+        "Math JSON Object Array String Number Boolean parseInt parseFloat isNaN isFinite NaN Infinity undefined "
+        "encodeURI encodeURIComponent decodeURI decodeURIComponent structuredClone console".split()
+    )
+)
+
+_TIMER = "write `await sleep(ms)`"
+_TASK = "do it in a task: `await task(name, inputs)`"
+_NO_USE = "flows have no such thing; plain objects, arrays, Map and Set do"
+#: JavaScript's globals that flows refuse -> hint.
+OUT_NAMES: Final[dict[str, str]] = {
+    **dict.fromkeys(["setTimeout", "setInterval", "setImmediate"], _TIMER),
+    **dict.fromkeys(["clearTimeout", "clearInterval", "clearImmediate"], "write `cancel(promise)` of a `sleep`"),
+    "queueMicrotask": "write `Promise.resolve().then(f)`",
+    **dict.fromkeys(
+        ["fetch", "process", "require", "Buffer", "URL", "URLSearchParams", "TextEncoder", "TextDecoder", "crypto",
+         "XMLHttpRequest", "WebSocket", "Headers", "Request", "Response", "FormData", "Blob", "performance", "module",
+         "exports", "global", "window", "document", "AbortController", "atob", "btoa"],
+        _TASK,
+    ),
+    **dict.fromkeys(
+        ["Symbol", "Proxy", "Reflect", "WeakMap", "WeakSet", "WeakRef", "FinalizationRegistry", "Iterator", "ArrayBuffer",
+         "SharedArrayBuffer", "Atomics", "DataView", "Int8Array", "Uint8Array", "Uint8ClampedArray", "Int16Array",
+         "Uint16Array", "Int32Array", "Uint32Array", "Float32Array", "Float64Array", "BigInt64Array", "BigUint64Array"],
+        _NO_USE,
+    ),
+    "RegExp": "regular expressions are not supported yet: use string methods or a task",
+    "BigInt": "keep money in whole cents and ids in text",
+    "Function": "write a function",
+    "eval": "write a function",
+    "globalThis": "name what you need",
+    "Intl": "format for people in a task",
+    "escape": "write `encodeURIComponent`",
+    "unescape": "write `decodeURIComponent`",
+    "DOMException": "write `new Error(message)`",
+}  # fmt: skip
+#: Of the earlier experimental Rhythm: (object, property) -> hint. A property of None stands for any use of the name.
+EARLIER: Final[dict[tuple[str, str | None], str]] = {
+    ("Task", "run"): "Task.run(...) is now task(...)",
+    ("Timer", "delay"): "Timer.delay(seconds) is now sleep: `sleep(\"30s\")`, or milliseconds",
+    ("Signal", "next"): "Signal.next(...) is now signal(...)",
+    ("Workflow", "run"): "Workflow.run(...) is now child(...)",
+    ("Inputs", None): "inputs are the second parameter: `workflow(ctx, inputs) { … }`",
+    ("Context", None): "the context is the first parameter: `workflow(ctx, inputs) { … }`",
+}
+#: Properties of builtin objects that flows refuse -> hint. (object name, property)
+OUT_STATICS: Final[dict[tuple[str, str], str]] = {
+    **{("Object", name): "not supported yet" for name in ("freeze", "seal", "isFrozen", "isSealed", "preventExtensions",
+                                                          "isExtensible", "groupBy")},
+    **{("Object", name): "use plain objects" for name in (
+        "create", "defineProperty", "defineProperties", "getPrototypeOf", "setPrototypeOf", "getOwnPropertyDescriptor",
+        "getOwnPropertyDescriptors", "getOwnPropertyNames", "getOwnPropertySymbols")},
+    ("Promise", "withResolvers"): "write `new Promise((resolve, reject) => { … })`",
+    ("Promise", "try"): "call an async function",
+    ("Map", "groupBy"): "group with a loop",
+    ("Array", "fromAsync"): "write `await Promise.all(…)`",
+    ("String", "raw"): "write an ordinary string",
+    ("Error", "captureStackTrace"): "errors have their stack already",
+}  # fmt: skip
+#: Properties that are refused on anything -> hint.
+OUT_MEMBERS: Final[dict[str, str]] = {
+    "constructor": "compare with `instanceof`, or keep a field that says what it is",
+    "prototype": "use objects and closures",
+    "__proto__": "use plain objects",
+    "__defineGetter__": "use plain objects",
+    "__defineSetter__": "use plain objects",
+    "__lookupGetter__": "use plain objects",
+    "__lookupSetter__": "use plain objects",
+    "localeCompare": "compare with < and >",
+    "toLocaleString": "format for people in a task",
+    "toLocaleDateString": "format for people in a task",
+    "toLocaleTimeString": "format for people in a task",
+    "toLocaleUpperCase": "write `toUpperCase`",
+    "toLocaleLowerCase": "write `toLowerCase`",
+    "matchAll": "regular expressions are not supported yet: use string methods or a task",
+}
