@@ -10,10 +10,10 @@ import random
 from typing import Any
 
 import pytest
-from rhythm.language.values import UNDEFINED, JSThrow, set_current_realm
 
 from rhythm.language import codegen, codegen_flat, ir
 from rhythm.language.promises import Frame, Realm
+from rhythm.language.values import UNDEFINED, JSThrow, set_current_realm
 
 Node = list[Any]
 

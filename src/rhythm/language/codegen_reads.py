@@ -7,7 +7,7 @@
 
 A Python subscription of a dict by str, or of a list or str by a natural int, is JavaScript's read or raises one
 of h_MISS (KeyError, IndexError, TypeError), whatever the operands are. `hoist` takes an expression, writes such
-statements for the reads that are evaluated whenever it is, and gives back the expression with `["ready", Code]` in their
+statements for the reads that are evaluated whenever it is, and gives back the expression with `ready` nodes in their
 places. It keeps the order of everything that can be observed: what is evaluated before a hoisted read and could have
 an effect, or could see one, is moved to a temporary first. Reads whose property is likely to be missing (`o.n ?? d`,
 `if (o.n)`, `o.n === undefined`) stay where they are, because a raised exception costs ten tests.
