@@ -315,8 +315,10 @@ class ExpressionWriter:
         kinds = value_kinds(code)
         if kinds == STRING:
             return code
+        if code.kinds == INTEGER:
+            return Code(f"h_str({code.text})", STRING)
         if kinds == NUMBER:
-            return Code(f"h_number_to_string({as_value(code)})", STRING)
+            return Code(f"h_number_to_string({code.text})", STRING)
         first, again = self.hold(code)
         return Code(f"({again} if {first}.__class__ is h_str else {helper}({again}))", STRING)
 
@@ -391,9 +393,9 @@ class ExpressionWriter:
     def _concatenate(self, left: Code, right: Code) -> Code:
         left_kinds, right_kinds = value_kinds(left), value_kinds(right)
         if left_kinds == NUMBER:
-            left = Code(f"h_number_to_string({as_value(left)})", STRING)
+            left = self._to_text(left, "h_to_string")
         elif right_kinds == NUMBER:
-            right = Code(f"h_number_to_string({as_value(right)})", STRING)
+            right = self._to_text(right, "h_to_string")
         elif left_kinds != STRING or right_kinds != STRING:
             left_first, left_again = self.hold(left, right.text)
             right_first, right_again = self.hold(right)

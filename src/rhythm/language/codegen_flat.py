@@ -36,12 +36,25 @@ from typing import Final
 
 from rhythm.language.codegen_expressions import Constants, as_value
 from rhythm.language.codegen_reads import Line
-from rhythm.language.codegen_statements import DISPATCH, Jump, Level, StatementWriter, after_order
-from rhythm.language.codegen_types import Analysis, Function, Node, bodies
+from rhythm.language.codegen_statements import DISPATCH, Jump, Level, StatementWriter, after_order, size_of
+from rhythm.language.codegen_types import (
+    NUMBER,
+    Analysis,
+    Function,
+    Node,
+    NumericView,
+    bodies,
+    statement_expressions,
+    sub_expressions,
+)
 
 PYTHON_BLOCKS_MAX: Final = 13  #: Python loops and try blocks nested in structured form; Python's own limit is 20.
 INDENTS_MAX: Final = 50  #: Indents in structured form; Python's own limit is 100.
 
+TWIN_NODES_MAX: Final = 200  #: Nodes of a function that is written a second time for calls with numbers.
+TWIN_GUARDS_MIN: Final = 2  #: Guards it must save, beyond the one it costs per parameter.
+
+_NUMERIC_OPERATORS: Final = frozenset(["+", "-", "*", "/", "%", "<", ">", "<=", ">="])
 _BASE_INDENT: Final = 2  #: Of the body of a function: build, factory.
 
 
@@ -128,8 +141,44 @@ class FunctionWriter(StatementWriter):
             self.statements(body)
             if self.runs_off(body):
                 self.emit("return U")
+            self._write_numeric_twin(header)
         if self.uses_jump_number:
             self.lines.insert(header, Line(self.indent, "j = 0", self.position))
+
+    def _write_numeric_twin(self, header: int) -> None:
+        """A second body in front of the first, for calls with numbers, where that saves enough guards."""
+        body = self.function["body"]
+        parameters = self._numeric_parameters()
+        if not parameters or self.function["rest"] is not None or size_of(body) > TWIN_NODES_MAX:
+            return
+        view = NumericView(self.analysis, self.function_id, parameters)
+        twin = FunctionWriter(view, self.function, self.constants)
+        twin.indent = self.indent + 1
+        twin.statements(body)
+        if twin.runs_off(body):
+            twin.emit("return U")
+        if _guards(self.lines[header:]) - _guards(twin.lines) < len(parameters) + TWIN_GUARDS_MIN:
+            return
+        classes = " is ".join(f"s{slot}.__class__" for slot in parameters)
+        test = Line(self.indent, f"if {classes} is h_float:", self.position)
+        self.lines[header:header] = [test, *twin.lines]
+        self.uses_jump_number = self.uses_jump_number or twin.uses_jump_number
+
+    def _numeric_parameters(self) -> list[int]:
+        """Parameters that are operands of arithmetic and could be, but need not be, numbers."""
+        used: set[int] = set()
+        for statement in after_order(self.function):
+            pending = list(statement_expressions(statement))
+            while pending:
+                node = pending.pop()
+                if node[0] == "binary" and node[1] in _NUMERIC_OPERATORS:
+                    used.update(item[1] for item in node[2:] if item[0] == "slot")
+                pending.extend(sub_expressions(node))
+        return [slot for slot in self.function["params"] if slot in used and self._may_be_number(slot)]
+
+    def _may_be_number(self, slot: int) -> bool:
+        kinds = self.analysis.kinds(self.function_id, ["slot", slot])
+        return bool(kinds & NUMBER and kinds != NUMBER)
 
     def _write_launch(self, cells: str) -> None:
         """An async function: makes the frame and takes the first step."""
@@ -392,6 +441,10 @@ class FunctionWriter(StatementWriter):
         self.flat_body(handler)
         self._go(after)
         self._enter(after)
+
+
+def _guards(lines: list[Line]) -> int:
+    return sum(line.text.count(".__class__ is") for line in lines)
 
 
 def _flattened(function: Function) -> set[int]:

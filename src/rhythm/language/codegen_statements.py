@@ -182,10 +182,9 @@ class StatementWriter(ReadWriter):
         name = f"s{target[1]}" if is_slot else f"{cell_name(target)}[0]"
         right_kinds = value_kinds(right)
         if right_kinds == NUMBER:
-            text = as_value(right)
             if kinds != STRING:
                 return False
-            self._append_string(name, is_slot, f"h_number_to_string({text})")
+            self._append_string(name, is_slot, self._to_text(right, "h_to_string").text)
             return True
         operand = right.text
         if not right.simple:
@@ -394,7 +393,7 @@ class StatementWriter(ReadWriter):
         level = Level({("break", label): "break", ("continue", label): "continue"})
         sites, in_try = continue_sites(body, label)
         self._temporaries = 0
-        if update and sites and (in_try or sites * _size(update) > UPDATE_COPIES_MAX):
+        if update and sites and (in_try or sites * size_of(update) > UPDATE_COPIES_MAX):
             flag = self.flag()
             self.emit(f"{flag} = False")
             self.emit("while True:")
@@ -545,7 +544,7 @@ def continue_sites(body: list[Node], label: int) -> tuple[int, bool]:
     return count, in_try
 
 
-def _size(statements: list[Node]) -> int:
+def size_of(statements: list[Node]) -> int:
     """Number of statements and expression nodes."""
     count = 0
     pending = list(statements)

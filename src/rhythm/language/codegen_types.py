@@ -231,6 +231,7 @@ class Analysis:
         self._self_captures: set[Key] = set()
         self._sources: dict[tuple[int, int], Key] = {}
         self._assignments: list[tuple[Key | int, int, Node | int]] = []
+        self._results: dict[int, list[Node | int]] = {}
         self._by_function: dict[int, list[tuple[Key, Node | int]]] = {}
         self._calls: list[tuple[int, int, Node]] = []
         self._find_creators()
@@ -312,7 +313,9 @@ class Analysis:
 
     def _assign(self, key: Key | int, function_id: int, value: Node | int) -> None:
         self._assignments.append((key, function_id, value))
-        if not isinstance(key, int):
+        if isinstance(key, int):
+            self._results.setdefault(key, []).append(value)
+        else:
             self._by_function.setdefault(key[0], []).append((key, value))
 
     def _collect_statement(self, function_id: int, statement: Node) -> None:
@@ -457,7 +460,7 @@ class Analysis:
             key = self.key(function_id, node)
             if reads is not None:
                 reads.append(key)
-            return self.kind_of.get(key, 0)
+            return self._variable_kinds(key)
         if kind == "binary":
             return self._binary_kinds(function_id, node, reads)
         if kind == "unary":
@@ -522,6 +525,12 @@ class Analysis:
             return OTHER
         if reads is not None:
             reads.append(target)
+        return self._result_kinds(function_id, node, target)
+
+    def _variable_kinds(self, key: Key) -> int:
+        return self.kind_of.get(key, 0)
+
+    def _result_kinds(self, function_id: int, call: Node, target: int) -> int:
         return self.returns[target]
 
     def _method_kinds(self, function_id: int, node: Node, reads: list[Key | int] | None) -> int:
@@ -538,6 +547,56 @@ class Analysis:
         if kinds == NUMBER and name in _NUMBER_METHODS:
             return STRING
         return ANY
+
+
+class NumericView(Analysis):
+    """The analysis of one function for calls whose arguments for some parameters are numbers."""
+
+    def __init__(self, base: Analysis, function_id: int, parameters: list[int]) -> None:
+        self.__dict__.update(base.__dict__)
+        self._function_id = function_id
+        self._positions = [base.functions[function_id]["params"].index(slot) for slot in parameters]
+        self._result = 0
+        self._overlay: dict[Key, int] = {(function_id, slot): NUMBER for slot in parameters}
+        cells = set(base.functions[function_id]["cells"])
+        params = set(base.functions[function_id]["params"])
+        assignments = [item for item in base.assignments_of(function_id) if item[0][1] not in cells]
+        for key, _ in assignments:
+            if key[1] not in params:
+                self._overlay.setdefault(key, 0)
+        assignments = [item for item in assignments if item[0] in self._overlay]
+        results = base._results.get(function_id, [])
+        self._result = UNDEFINED if _may_run_off(base.functions[function_id]["body"]) else 0
+        changed = True
+        while changed:
+            changed = False
+            for key, value in assignments:
+                kinds = self._overlay[key] | self._value_kinds(value)
+                if kinds != self._overlay[key]:
+                    self._overlay[key] = kinds
+                    changed = True
+            for value in results:
+                kinds = self._result | self._value_kinds(value)
+                if kinds != self._result:
+                    self._result = kinds
+                    changed = True
+
+    def _value_kinds(self, value: Node | int) -> int:
+        return value if isinstance(value, int) else self._kinds(self._function_id, value, None)
+
+    def _variable_kinds(self, key: Key) -> int:
+        found = self._overlay.get(key)
+        return self.kind_of.get(key, 0) if found is None else found
+
+    def _result_kinds(self, function_id: int, call: Node, target: int) -> int:
+        arguments = call[3]
+        if target != self._function_id or function_id != target or any(item[0] == "spread" for item in arguments):
+            return self.returns[target]
+        for position in self._positions:
+            kinds = self._kinds(function_id, arguments[position], None) if position < len(arguments) else UNDEFINED
+            if kinds & ~NUMBER:
+                return self.returns[target]
+        return self._result
 
 
 def _may_run_off(body: list[Node]) -> bool:
