@@ -1,0 +1,218 @@
+"""Checks of single expressions and statements: JavaScript that flows do not have, and what is probably a mistake.
+
+The resolver calls them when the names inside are resolved. Warnings never stop a program; refusals are only made where
+the source shows for certain what is meant, everything else is left to the run time.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+from rhythm.language import names, nodes
+from rhythm.language.diagnostics import Report
+
+_FUNCTION_MEMBERS: Final = {
+    "call": "call it directly",
+    "apply": "call it with `f(...values)`",
+    "bind": "write an arrow function",
+    "length": "keep the number in a constant",
+    "name": "keep the name in a constant",
+    "toString": "functions have no text",
+}
+_JUMPS: Final = (nodes.ReturnStatement, nodes.ThrowStatement, nodes.BreakStatement, nodes.ContinueStatement)
+_WRAPPERS: Final = frozenset({"String", "Number", "Boolean"})
+
+
+class Checks:
+    """Mixed into the resolver."""
+
+    def __init__(self, report: Report) -> None:
+        self.report = report
+
+    # --- what an expression surely is ---------------------------------------------------------------------------------
+
+    def global_name(self, node: nodes.Node) -> str | None:
+        """The name, when the node is an unshadowed builtin name."""
+        if isinstance(node, nodes.Identifier) and node.binding is None:
+            return node.name
+        return None
+
+    def is_function(self, node: nodes.Node) -> bool:
+        if isinstance(node, nodes.FunctionExpression | nodes.ArrowFunctionExpression):
+            return True
+        if isinstance(node, nodes.Identifier):
+            binding = node.binding
+            if binding is None:
+                return node.name in names.GLOBAL_NAMES - {"Math", "JSON", "console", "NaN", "Infinity", "undefined"}
+            if binding.kind in ("function", "function-name"):
+                return not binding.assigned
+            return binding.kind == "const" and isinstance(
+                binding.initialiser, nodes.FunctionExpression | nodes.ArrowFunctionExpression
+            )
+        return False
+
+    def is_async_function(self, node: nodes.Node) -> bool:
+        if isinstance(node, nodes.FunctionExpression | nodes.ArrowFunctionExpression):
+            return node.is_async
+        if isinstance(node, nodes.Identifier) and node.binding is not None and not node.binding.assigned:
+            binding = node.binding
+            if binding.kind == "function":
+                declaration = next((f for f in binding.scope.functions if f.id.name == binding.name), None)
+                return declaration is not None and declaration.is_async
+            return binding.kind == "const" and isinstance(
+                binding.initialiser, nodes.FunctionExpression | nodes.ArrowFunctionExpression
+            ) and binding.initialiser.is_async
+        return False
+
+    def is_promise(self, node: nodes.Node, depth: int = 0) -> bool:
+        if isinstance(node, nodes.CallExpression):
+            return self.global_name(node.callee) in names.PROMISE_FUNCTIONS or self.is_async_function(node.callee)
+        if isinstance(node, nodes.Identifier) and node.binding is not None and depth < 5:
+            binding = node.binding
+            return binding.kind == "const" and binding.initialiser is not None and self.is_promise(binding.initialiser, depth + 1)
+        return False
+
+    # --- refusals -----------------------------------------------------------------------------------------------------
+
+    def check_member(self, node: nodes.MemberExpression) -> None:
+        key = node.property
+        if not node.computed:
+            name = key.name if isinstance(key, nodes.Identifier) else None
+        else:
+            name = key.value if isinstance(key, nodes.Literal) and isinstance(key.value, str) else None
+        if name is None:
+            return
+        owner = self.global_name(node.object)
+        if owner is not None:
+            earlier = names.EARLIER.get((owner, name))
+            if earlier is not None and owner not in names.GLOBAL_NAMES:
+                self.report.error("F406", f"`{owner}.{name}` is of an earlier version of Rhythm", node.start, node.end, earlier)
+                return
+            if (owner, name) in names.OUT_STATICS:
+                hint = names.OUT_STATICS[owner, name]
+                self.report.error("F214", f"`{owner}.{name}` is not available in flows", node.start, node.end, hint)
+                return
+        if name in names.OUT_MEMBERS:
+            code = "F219" if name == "__proto__" else "F214"
+            self.report.error(code, f"`.{name}` is not available in flows", key.start, key.end, names.OUT_MEMBERS[name])
+        elif name in _FUNCTION_MEMBERS and self.is_function(node.object):
+            self.report.error("F214", f"`.{name}` of a function is not available in flows", key.start, key.end, _FUNCTION_MEMBERS[name])
+        elif self.is_promise(node.object) and name not in ("then", "catch", "finally"):
+            self.warn_promise(node.object)
+
+    def check_pattern_key(self, key: nodes.Node) -> None:
+        name = key.name if isinstance(key, nodes.Identifier) else key.value if isinstance(key, nodes.Literal) else None
+        if isinstance(name, str) and name in ("constructor", "__proto__", "prototype"):
+            code = "F219" if name == "__proto__" else "F214"
+            self.report.error(code, f"`{name}` is not available in flows", key.start, key.end, names.OUT_MEMBERS[name])
+
+    def check_call(self, node: nodes.CallExpression) -> None:
+        if self.global_name(node.callee) == "Function":
+            return  # reported as a name
+
+    def check_new(self, node: nodes.NewExpression) -> None:
+        callee = node.callee
+        name = self.global_name(callee)
+        if name in names.CONSTRUCTORS or name in ("Array", "Object"):
+            return
+        if name in _WRAPPERS:
+            self.report.error("F216", f"`new {name}` is not supported", node.start, callee.end, f"write `{name}(value)`")
+        elif name is not None and name not in names.GLOBAL_NAMES:
+            return  # reported as a name
+        elif name is not None or isinstance(callee, nodes.Identifier) or self.is_function(callee):
+            self.report.error(
+                "F216", "`new` is only for Error kinds, Map, Set, Date and Promise", node.start, callee.end, "call a function that returns an object"
+            )
+        elif isinstance(callee, nodes.MemberExpression):
+            self.report.error(
+                "F216", "`new` is only for Error kinds, Map, Set, Date and Promise", node.start, callee.end, "call a function that returns an object"
+            )
+
+    def check_binary(self, node: nodes.BinaryExpression) -> None:
+        if node.operator == "instanceof" and isinstance(node.right, nodes.Identifier) and node.right.binding is not None and self.is_function(node.right):
+            self.report.error(
+                "F216", "`instanceof` works with builtin constructors only", node.right.start, node.right.end, "keep a field that says what it is"
+            )
+        elif node.operator in ("==", "!=", "===", "!=="):
+            left, right = _static_type(node.left), _static_type(node.right)
+            literal = isinstance(node.left, nodes.Literal) or isinstance(node.right, nodes.Literal)
+            if literal and left and right and left != right and "null" not in (left, right):
+                self.report.warning(
+                    "W107", f"a {left} is compared with a {right}", node.start, node.end, "compare values of the same type"
+                )
+        if node.operator not in ("==", "!=", "===", "!==", "instanceof", "in"):
+            for side in (node.left, node.right):
+                self.check_data_use(side)
+
+    # --- warnings -----------------------------------------------------------------------------------------------------
+
+    def warn_promise(self, node: nodes.Node) -> None:
+        self.report.warning("W103", "this is a promise, not yet its value", node.start, node.end, "write `await` before it")
+
+    def check_data_use(self, node: nodes.Node) -> None:
+        if self.is_promise(node):
+            self.warn_promise(node)
+
+    def check_condition(self, test: nodes.Expression) -> None:
+        if self.is_promise(test):
+            self.report.warning("W102", "a promise is always true", test.start, test.end, "write `await` before it")
+        elif isinstance(test, nodes.AssignmentExpression) and test.operator == "=":
+            before = self.report.source[: test.start].rstrip()
+            if not before.endswith("(("):
+                self.report.warning("W106", "an assignment is used as a condition", test.start, test.end, "write `===` to compare")
+
+    def check_reachable(self, body: list[nodes.Statement]) -> None:
+        for item, following in zip(body, body[1:], strict=False):
+            if isinstance(item, _JUMPS):
+                if not isinstance(following, nodes.FunctionDeclaration | nodes.EmptyStatement | nodes.ErrorNode):
+                    self.report.warning("W105", "this is never reached", following.start, following.end, "remove it")
+                return
+
+    def check_cases(self, node: nodes.SwitchStatement) -> None:
+        seen: set[tuple[str, object]] = set()
+        kind = _static_type(node.discriminant)
+        for case in node.cases:
+            test = case.test
+            if not isinstance(test, nodes.Literal):
+                continue
+            key = (type(test.value).__name__, test.value)
+            if key in seen:
+                self.report.warning("W108", "this case stands above already", test.start, test.end, "remove it")
+            seen.add(key)
+            own = _static_type(test)
+            if kind and own and kind != own:
+                self.report.warning("W108", f"a {kind} never equals a {own}", test.start, test.end, "remove it")
+
+    def check_unused(self, functions: list[nodes.FunctionInfo]) -> None:
+        for function in functions:
+            for binding in function.bindings:
+                if binding.reads or binding.kind not in ("let", "const", "function") or binding.name.startswith("_"):
+                    continue
+                what = "function" if binding.kind == "function" else "variable"
+                self.report.warning(
+                    "W104",
+                    f"the {what} `{binding.name}` is never used",
+                    binding.declaration.start,
+                    binding.declaration.end,
+                    "remove it, or begin its name with _",
+                )
+
+
+def _static_type(node: nodes.Node) -> str | None:
+    """The type an expression always has, for a few kinds of expression."""
+    if isinstance(node, nodes.Literal):
+        value = node.value
+        if value is None:
+            return "null"
+        if isinstance(value, bool):
+            return "boolean"
+        return "number" if isinstance(value, float) else "string"
+    if isinstance(node, nodes.TemplateLiteral):
+        return "string"
+    if isinstance(node, nodes.UnaryExpression):
+        return {"typeof": "string", "!": "boolean", "-": "number", "+": "number", "~": "number"}.get(node.operator)
+    if isinstance(node, nodes.BinaryExpression):
+        if node.operator in ("<", ">", "<=", ">=", "==", "!=", "===", "!==", "in", "instanceof"):
+            return "boolean"
+        return "number" if node.operator in ("-", "*", "/", "%", "**", "&", "|", "^", "<<", ">>", ">>>") else None
+    return None
