@@ -109,7 +109,9 @@ class StartResult:
     """What became of one start."""
 
     id: uuid.UUID  #: Of the execution now standing for it: its own, or the one that holds the key.
-    status: str  #: "started", "existing" (same id or key), "replaced" (started in place of a pending one).
+    #: "started", "existing" (same id or key), "replaced" (started in place of a pending one), "refused".
+    status: str
+    code: str | None = None  #: refused: "key_conflict" (key in use with other inputs) or "key_taken" (policy "reject")
 
 
 @dataclass(frozen=True, slots=True)
@@ -246,8 +248,8 @@ class NewChild:
     kind: str
     name: str
     inputs: bytes
-    #: Only what the call set: key, queue, priority, retries, retry, timeout_seconds, deadline_seconds,
-    #: delay_seconds, on_cancel, cancellable (the keys of ``language.builtins.host.StartChild.options``).
+    #: Only what the call set (the keys of ``language.builtins.host.StartChild.options``). Stored are key, queue,
+    #: priority, retries, retry, timeout_seconds and delay_seconds; the others are the engine's business.
     options: Mapping[str, Any] = field(default_factory=dict)
 
 
@@ -311,8 +313,8 @@ class Continuation:
     """The next step of a parent, sent with the outcome of the task it waited for (``Claim.parent``).
 
     ``commit.id``, ``commit.version`` are the parent's; its ``seen_through`` is ``Parent.next_number``; its
-    token is ignored. The task's own outcome must be in the same exchange, must be final ("completed", or a
-    failure that is not retried) and counts whether or not the continuation does.
+    token is ignored. The task's own outcome must be in the same exchange and final ("completed", "cancelled", or
+    "failed" with ``retryable`` false); it counts whether or not the continuation does.
     """
 
     child_id: uuid.UUID
@@ -334,6 +336,7 @@ class ExchangeRequest:
     workflow_limit: int = 0  #: workflows to claim at most (≤ CLAIM_COUNT_MAX)
     alone: bool = False  #: it holds nothing and has no other exchange under way: may get a lone suspect
     idle: bool = False  #: it will sleep if nothing is claimed: register it for notification
+    parents: bool = False  #: tasks bring along the parents that may be continued in place (``Claim.parent``)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -1,15 +1,22 @@
-"""The store: one async method per SQL function of schema ``rhythm``.
+"""The store: one async method per SQL function of schema ``rhythm``. Nothing is decided here.
 
-Signatures first; see the methods.
+Every method may raise DatabaseUnavailable: the connection could not be made, or was lost, or the answer did not come in
+time. Whether a write was committed is then unknown, and it is right to repeat it unchanged: starts and signals carry
+their own ids; outcomes and commits are fenced by tokens that a committed exchange has used up, so the repetition is
+refused member by member; and ``held`` tells what an incarnation holds if the answer with its claims was lost. Every
+method may raise SchemaMismatch (migrate first). What else each may raise is said there.
 """
 
 from __future__ import annotations
 
+import json
 import uuid
 from collections.abc import Mapping, Sequence
-from typing import Any, Protocol
+from typing import Any
 
+from rhythm.errors import InvalidInput
 from rhythm.model import (
+    START_COUNT_MAX,
     DefinitionInfo,
     ExchangeRequest,
     ExchangeResult,
@@ -23,44 +30,286 @@ from rhythm.model import (
     QueueInfo,
     RegisterResult,
     SnapshotInfo,
+    Standing,
     StartResult,
     WorkerInfo,
     WorkerRegistration,
 )
+from rhythm.store import migrations
+from rhythm.store.codec import JSON_CODEC, pack, text, unpack
+from rhythm.store.connection import CALL_TIMEOUT_SECONDS, Caller, Database, Executor
+from rhythm.store.marshal import (
+    EXCHANGE,
+    MEMBERS_BITS,
+    Reports,
+    distinct,
+    exchange_arguments,
+    exchange_result,
+    json_text,
+    kind_code,
+    milliseconds,
+    or_none,
+    retokened,
+    task_claims,
+    workflow_claims,
+)
+
+_POLICY_CODES = {"return": 1, "reject": 2, "replace": 3, "after_failure": 4}
+_START_STATUSES = ("", "started", "existing", "replaced", "key_conflict", "key_taken")
+_START_TYPES = (
+    "uuid[]", "bytea[]", "integer[]", "smallint[]", "text[]", "integer[]", "text[]", "integer[]", "timestamptz[]",
+    "double precision[]", "text[]", "smallint[]", "integer[]", "text[]", "bigint[]", "text[]", "text[]",
+)  # fmt: skip
+_START = "select * from rhythm.start_many(" + ", ".join(f"${i}::{t}" for i, t in enumerate(_START_TYPES, 1)) + ")"  # noqa: S608 - built of constants
 
 
-class StoreMethods(Protocol):
-    """What Store offers (``await Store.connect(url, *, pool_min=1, pool_max=10, pooler=False, application_name="rhythm")``).
+class Store:
+    """Rhythm's database. Made by ``await Store.connect(url)``; ``close()`` it at the end."""
 
-    Every method may raise DatabaseUnavailable (connection lost, server away, timeout: the outcome of a write is then
-    unknown, repeat it unchanged), SchemaMismatch; below only what is special.
-    """
+    def __init__(self, database: Database) -> None:
+        self._database = database
+        self._names: dict[int, str] = {}
+        self._queues: dict[int, str] = {}
 
-    async def close(self) -> None: ...
-    async def migrate(self) -> list[str]: ...  # names of the migrations applied
-    async def schema_version(self) -> int: ...  # 0: no schema
+    @classmethod
+    async def connect(
+        cls,
+        url: str,
+        *,
+        pool_min: int = 1,
+        pool_max: int = 10,
+        pooler: bool = False,
+        application_name: str = "rhythm",
+        timeout: float = CALL_TIMEOUT_SECONDS,
+    ) -> Store:
+        """Connects. ``pooler``: no prepared statements are kept. ``timeout``: of one call, seconds, default 30.
 
-    async def start(self, starts: Sequence[NewExecution], *, connection: Any = None) -> list[StartResult]: ...
-    # ≤ START_COUNT_MAX; StartRefused; connection: an asyncpg connection, the caller's transaction
+        The schema need not be there yet. Raises DatabaseUnavailable, or InvalidInput for a URL that is none.
+        """
+        return cls(
+            await Database.connect(
+                url,
+                pool_min=pool_min,
+                pool_max=pool_max,
+                pooler=pooler,
+                application_name=application_name,
+                timeout=timeout,
+            )
+        )
 
-    async def publish(self, definitions: Sequence[NewDefinition]) -> list[int]: ...  # definition ids
-    async def definition(self, reference: int | str) -> DefinitionInfo | None: ...  # id, or hash
-    async def current_definition(self, name: str) -> DefinitionInfo | None: ...
+    async def close(self) -> None:
+        """Closes the connections."""
+        await self._database.close()
 
-    async def register_worker(self, registration: WorkerRegistration) -> RegisterResult: ...
-    async def unregister_worker(self, incarnation: uuid.UUID) -> None: ...  # after the drain; what it still holds goes back
-    async def exchange(self, request: ExchangeRequest) -> ExchangeResult: ...  # IncarnationDead
-    async def heartbeat(self, incarnation: uuid.UUID) -> HeartbeatResult: ...  # IncarnationDead
-    async def maintain(self, incarnation: uuid.UUID) -> MaintainResult: ...
-    async def held(self, incarnation: uuid.UUID, known: Sequence[uuid.UUID] = ()) -> HeldResult: ...
-    async def hand_back(self, incarnation: uuid.UUID, members: Sequence[tuple[int, uuid.UUID]]) -> frozenset[uuid.UUID]: ...
+    async def __aenter__(self) -> Store:
+        return self
 
-    async def signal(self, execution_id: uuid.UUID, name: str, payload: bytes, send_id: uuid.UUID, *, connection: Any = None) -> None: ...
-    # ExecutionNotFound, ExecutionFinished, SignalRefused
-    async def cancel(self, execution_id: uuid.UUID) -> None: ...  # ExecutionNotFound, ExecutionFinished
+    async def __aexit__(self, *_: object) -> None:
+        await self.close()
 
-    async def outcomes(self, ids: Sequence[uuid.UUID]) -> dict[uuid.UUID, OutcomeInfo]: ...  # finished ones only
-    async def get(self, execution_id: uuid.UUID) -> ExecutionInfo | None: ...
+    @property
+    def url(self) -> str:
+        """Where it is connected to, password included."""
+        return self._database.url
+
+    # Schema
+
+    async def migrate(self) -> list[str]:
+        """Brings the schema up to date; returns the names of the steps applied. Safe to call from many places at once."""
+        async with self._database.transaction() as connection:
+            return await migrations.migrate(connection)
+
+    async def schema_version(self) -> int:
+        """The version of the schema in the database; 0: there is none."""
+        return (await self.schema_status()).version
+
+    async def schema_status(self) -> migrations.SchemaStatus:
+        """How the schema in the database relates to this release."""
+        return await migrations.status(self._database)
+
+    # Starting
+
+    async def start(self, starts: Sequence[NewExecution], *, connection: Any = None) -> list[StartResult]:
+        """Starts executions, all or nothing but for keys: one result each, in order; "refused" ones have a code.
+
+        At most START_COUNT_MAX. ``connection``: an asyncpg connection, then it belongs to its transaction. Raises
+        StartRefused (``unknown_definition``), InvalidInput for texts that cannot be stored.
+        """
+        if not starts:
+            return []
+        if len(starts) > START_COUNT_MAX:
+            raise InvalidInput(f"{len(starts)} executions in one start: at most {START_COUNT_MAX}")
+        row = await self._executor(connection).fetchrow(_START, *_start_arguments(starts))
+        return [_start_result(id_, status) for id_, status in zip(row["o_ids"], row["o_statuses"], strict=True)]
+
+    async def publish(self, definitions: Sequence[NewDefinition]) -> list[int]:
+        """Stores definitions and makes each the current one of its name. Returns their ids, in order."""
+        ids: list[int] = await self._database.fetchval(
+            "select rhythm.publish($1, $2, $3, $4, $5)",
+            [text(d.name, "name") for d in definitions],
+            [d.hash for d in definitions],
+            [d.ir for d in definitions],
+            [text(d.source, "source") for d in definitions],
+            [d.source_hash for d in definitions],
+        )
+        return ids or []
+
+    async def definition(self, reference: int | str) -> DefinitionInfo | None:
+        """The definition with this id (int) or hash (str), or None."""
+        if isinstance(reference, int):
+            return await self._definition(reference, None, None)
+        return await self._definition(None, reference, None)
+
+    async def current_definition(self, name: str) -> DefinitionInfo | None:
+        """The definition that new executions of this workflow use, or None."""
+        return await self._definition(None, None, text(name, "name"))
+
+    async def _definition(self, id_: int | None, hash_: str | None, name: str | None) -> DefinitionInfo | None:
+        row = await self._database.fetchrow(
+            "select * from rhythm.definition($1::bigint, $2::text, $3::text)", id_, hash_, name
+        )
+        return None if row is None else DefinitionInfo(**row)
+
+    # Workers
+
+    async def register_worker(self, registration: WorkerRegistration) -> RegisterResult:
+        """Registers an incarnation, or updates its registration."""
+        tasks = registration.tasks
+        queue, queues = distinct(text(t.queue, "queue") for t in tasks)
+        names = [text(t.name, "name") for t in tasks]
+        own_queues = list(dict.fromkeys(text(q, "queue") for q in registration.queues))
+        row = await self._database.fetchrow(
+            "select * from rhythm.register_worker($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14)",
+            registration.incarnation,
+            text(registration.host, "host"),
+            registration.pid,
+            registration.version,
+            milliseconds(registration.heartbeat_timeout_seconds),
+            registration.workflows,
+            own_queues,
+            names,
+            [queues[(q or 1) - 1] for q in queue],
+            [t.retries for t in tasks],
+            [json_text(t.retry) for t in tasks],
+            [milliseconds(t.timeout_seconds) or 0 for t in tasks],
+            [t.priority for t in tasks],
+            [json_text(t.input_schema) for t in tasks],
+        )
+        ids = dict(zip(names, row["o_names"], strict=True))
+        queue_ids = dict(zip(own_queues, row["o_queues"], strict=True))
+        self._names.update((id_, name) for name, id_ in ids.items())
+        self._queues.update((id_, name) for name, id_ in queue_ids.items())
+        return RegisterResult(queue_ids, ids, row["o_returned"], row["o_conflicts"])
+
+    async def unregister_worker(self, incarnation: uuid.UUID) -> None:
+        """Ends an incarnation; what it still holds counts as lost. No error if it is not registered."""
+        await self._database.execute("select rhythm.unregister_worker($1)", incarnation)
+
+    async def exchange(self, request: ExchangeRequest) -> ExchangeResult:
+        """Outcomes and commits in, claims out, one transaction. Raises IncarnationDead."""
+        row = await self._database.fetchrow(EXCHANGE, *exchange_arguments(request))
+        await self._know(row)
+        return exchange_result(row, request, self._names.__getitem__, self._queues.__getitem__)
+
+    async def heartbeat(self, incarnation: uuid.UUID) -> HeartbeatResult:
+        """Keeps the incarnation alive. Raises IncarnationDead."""
+        return HeartbeatResult(frozenset(await self._database.fetchval("select rhythm.heartbeat($1)", incarnation)))
+
+    async def maintain(self, incarnation: uuid.UUID, *, retention_seconds: float | None = None) -> MaintainResult:
+        """Does what is due. ``retention_seconds``: how long finished executions are kept; None: for ever."""
+        row = await self._database.fetchrow("select * from rhythm.maintain($1::double precision)", retention_seconds)
+        return MaintainResult(row["o_next_due"], row["o_moved"], row["o_reclaimed"], row["o_more"])
+
+    async def held(self, incarnation: uuid.UUID, known: Sequence[uuid.UUID] = ()) -> HeldResult:
+        """What the incarnation holds according to the database; claims are made of members not in ``known``."""
+        row = await self._database.fetchrow("select * from rhythm.held($1, $2)", incarnation, list(known))
+        if row["m_ids"] is None:
+            return HeldResult({}, [])
+        await self._know(row)
+        ids = row["m_ids"]
+        tokens = [c << MEMBERS_BITS | p for c, p in zip(row["m_claims"], row["m_positions"], strict=True)]
+        claims = []
+        if row["t_members"] is not None:
+            chosen = [i - 1 for i in row["t_members"]]
+            claims = task_claims(
+                row,
+                [tokens[i] for i in chosen],
+                [ids[i] for i in chosen],
+                self._names.__getitem__,
+                self._queues.__getitem__,
+                {},
+            )
+        if row["w_members"] is not None:
+            chosen = [i - 1 for i in row["w_members"]]
+            claims += workflow_claims(
+                row,
+                [tokens[i] for i in chosen],
+                [ids[i] for i in chosen],
+                self._names.__getitem__,
+                self._queues.__getitem__,
+            )
+        return HeldResult(dict(zip(ids, tokens, strict=True)), claims)
+
+    async def hand_back(self, incarnation: uuid.UUID, members: Sequence[tuple[int, uuid.UUID]]) -> HeldResult:
+        """Gives back members (token, id) that were not run, uncharged; those fenced before are passed over.
+
+        Returns, as ``tokens``, the new tokens of the members of batches that this has split.
+        """
+        if not members:
+            return HeldResult({}, [])
+        arguments = Reports(ExchangeRequest(incarnation=incarnation, hand_backs=members)).arguments()
+        row = await self._database.fetchrow(
+            "select * from rhythm.hand_back($1, $2, $3, $4, $5, $6)", incarnation, *arguments[:3], *arguments[6:]
+        )
+        return HeldResult(retokened(row["o_new_ids"], row["o_new_claims"]), [])
+
+    async def _know(self, row: Mapping[str, Any]) -> None:
+        """Learns the names and queues that an answer mentions by id."""
+        mentioned = {*(row["t_names"] or ()), *(row["w_names"] or ()), *(row.get("c_names") or ())}
+        if not mentioned <= self._names.keys():
+            rows = await self._database.fetch("select id, name from rhythm.names where id = any($1)", list(mentioned))
+            self._names.update((r["id"], r["name"]) for r in rows)
+        mentioned = {*(row["t_queues"] or ()), *(row["w_queues"] or ())}
+        if not mentioned <= self._queues.keys():
+            rows = await self._database.fetch("select id, name from rhythm.queues where id = any($1)", list(mentioned))
+            self._queues.update((r["id"], r["name"]) for r in rows)
+
+    # Signals and cancellation
+
+    async def signal(
+        self, execution_id: uuid.UUID, name: str, payload: bytes, send_id: uuid.UUID, *, connection: Any = None
+    ) -> None:
+        """Sends a signal; the same send id again does nothing.
+
+        Raises ExecutionNotFound, ExecutionFinished, SignalRefused, and InvalidInput when it is a task.
+        """
+        await self._executor(connection).execute(
+            "select rhythm.signal($1, $2, $3, $4)", execution_id, text(name, "name"), pack(payload), send_id
+        )
+
+    async def cancel(self, execution_id: uuid.UUID) -> None:
+        """Asks for an execution to be cancelled. Raises ExecutionNotFound, ExecutionFinished."""
+        await self._database.execute("select rhythm.cancel($1)", execution_id)
+
+    # Questions
+
+    async def outcomes(self, ids: Sequence[uuid.UUID]) -> dict[uuid.UUID, OutcomeInfo | None]:
+        """The outcomes of those that exist; None while one has not finished."""
+        rows = await self._database.fetch("select * from rhythm.outcomes_of($1)", list(ids))
+        return {
+            row["id"]: None
+            if row["status"] is None
+            else OutcomeInfo(
+                row["id"], row["status"], unpack(row["payload"]), row["attempts"], row["lost"], row["finished_at"]
+            )
+            for row in rows
+        }
+
+    async def get(self, execution_id: uuid.UUID) -> ExecutionInfo | None:
+        """What is known of an execution, or None if there is none with this id."""
+        row = await self._database.fetchrow("select * from rhythm.list_executions(p_id => $1)", execution_id)
+        return None if row is None else _execution(row)
+
     async def list(
         self,
         *,
@@ -72,8 +321,103 @@ class StoreMethods(Protocol):
         tags: Mapping[str, Any] | None = None,
         before: uuid.UUID | None = None,
         limit: int = 100,
-    ) -> list[ExecutionInfo]: ...  # newest first
-    async def snapshot(self, execution_id: uuid.UUID) -> SnapshotInfo | None: ...
-    async def queues(self) -> list[QueueInfo]: ...
-    async def workers(self) -> list[WorkerInfo]: ...
-    async def can_run(self, execution_id: uuid.UUID) -> bool: ...  # whether a live worker could run it
+    ) -> list[ExecutionInfo]:
+        """Executions that fit everything given, newest first; ``before``: the last id of the page before."""
+        rows = await self._database.fetch(
+            "select * from rhythm.list_executions(null, $1, $2, $3, $4, $5, $6, $7, $8)",
+            status, name, kind, queue, parent_id, json_text(tags), before, limit,
+        )  # fmt: skip
+        return [_execution(row) for row in rows]
+
+    async def snapshot(self, execution_id: uuid.UUID) -> SnapshotInfo | None:
+        """A workflow's last snapshot, or None."""
+        row = await self._database.fetchrow("select * from rhythm.snapshot_of($1)", execution_id)
+        if row is None:
+            return None
+        standing = Standing(row["line"], row["function"], unpack(row["awaiting"]))
+        return SnapshotInfo(
+            row["id"], row["version"], row["definition_id"], row["snapshot"], standing, row["taken_at"]
+        )
+
+    async def queues(self) -> Sequence[QueueInfo]:
+        """The figures of all queues."""
+        return [QueueInfo(**row) for row in await self._database.fetch("select * from rhythm.list_queues()")]
+
+    async def workers(self) -> Sequence[WorkerInfo]:
+        """The live worker incarnations."""
+        return [WorkerInfo(**row) for row in await self._database.fetch("select * from rhythm.list_workers()")]
+
+    async def can_run(self, execution_id: uuid.UUID) -> bool:
+        """Whether a live worker could run this execution now."""
+        return bool(await self._database.fetchval("select rhythm.can_run($1)", execution_id))
+
+    async def pause_queue(self, queue: str, paused: bool = True) -> None:
+        """Stops (or resumes) claiming from a queue. Raises ExecutionNotFound when there is no such queue."""
+        await self._database.execute("select rhythm.pause_queue($1, $2)", text(queue, "queue"), paused)
+
+    async def breaches(self) -> Sequence[tuple[str, uuid.UUID | None, str]]:
+        """What breaks an invariant right now: (invariant, execution, what is wrong). Empty is as it must be."""
+        rows = await self._database.fetch("select * from rhythm.find_breaches()")
+        return [(row["invariant"], row["execution_id"], row["problem"]) for row in rows]
+
+    def _executor(self, connection: Any) -> Executor:
+        return self._database if connection is None else Caller(connection)
+
+
+def _start_arguments(starts: Sequence[NewExecution]) -> list[Any]:
+    name, pairs = distinct((kind_code(s.kind), s.name) for s in starts)
+    queue, queues = distinct(s.queue for s in starts)
+    keyed = any(s.key is not None for s in starts)
+    return [
+        [s.id for s in starts],
+        [JSON_CODEC + s.inputs for s in starts],
+        name,
+        [kind for kind, _ in pairs],
+        [text(n, "name") for _, n in pairs],
+        or_none(queue),
+        [text(q, "queue") for q in queues] or None,
+        or_none([s.priority for s in starts]),
+        or_none([s.available_at for s in starts]),
+        or_none([s.delay_seconds for s in starts]),
+        [None if s.key is None else text(s.key, "key") for s in starts] if keyed else None,
+        [_POLICY_CODES[s.key_policy] for s in starts] if keyed else None,
+        or_none([s.retries for s in starts]),
+        or_none([json_text(s.retry) for s in starts]),
+        or_none([milliseconds(s.timeout_seconds) for s in starts]),
+        or_none([json_text(s.tags) for s in starts]),
+        or_none([s.definition_hash for s in starts]),
+    ]
+
+
+def _start_result(id_: uuid.UUID, status: int) -> StartResult:
+    name = _START_STATUSES[status]
+    return StartResult(id_, name) if status <= 3 else StartResult(id_, "refused", name)
+
+
+def _execution(row: Mapping[str, Any]) -> ExecutionInfo:
+    payload = row["outcome_payload"]
+    payload = None if payload is None else unpack(payload)
+    completed = row["status"] == "completed"
+    return ExecutionInfo(
+        id=row["id"],
+        kind=row["kind"],
+        name=row["name"],
+        status=row["status"],
+        reason=row["reason"],
+        queue=row["queue"],
+        priority=row["priority"],
+        key=row["key"],
+        tags=None if row["tags"] is None else json.loads(row["tags"]),
+        inputs=unpack(row["inputs_payload"]),
+        output=payload if completed else None,
+        error=None if completed else payload,
+        attempts=row["attempts"],
+        lost=row["lost"],
+        parent_id=row["parent_id"],
+        root_id=row["root_id"],
+        definition_hash=row["definition_hash"],
+        created_at=row["created_at"],
+        started_at=row["started_at"],
+        finished_at=row["finished_at"],
+        available_at=row["available_at"],
+    )

@@ -1,0 +1,257 @@
+"""Connections to Postgres: a pool, and its errors in Rhythm's own terms.
+
+Nothing here or above uses session state, so any pooler may stand in between; with `pooler=True` prepared statements
+are not kept, which is what PgBouncer in transaction mode needs. There is no reset on release for the same reason: it
+would cost a round trip each time.
+
+A call that fails because the database went away raises DatabaseUnavailable. Whether a write was committed is then
+unknown; every function of the store may be repeated unchanged (see their docstrings). Only what Postgres itself has
+rolled back for a reason that passes (deadlock, serialization failure) is repeated here.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from typing import Any, Protocol
+from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
+
+import asyncpg
+
+from rhythm.errors import (
+    DatabaseUnavailable,
+    ExecutionFinished,
+    ExecutionNotFound,
+    IncarnationDead,
+    InvalidInput,
+    RhythmError,
+    SchemaMismatch,
+    SignalRefused,
+    StartRefused,
+)
+
+CONNECT_TIMEOUT_SECONDS = 10.0  #: for one connection to be made
+CALL_TIMEOUT_SECONDS = 30.0  #: for one call of a function
+REPEATS_MAX = 5  #: of a call that Postgres rolled back for a reason that passes
+BACKOFF_FIRST_SECONDS = 0.1
+BACKOFF_MAX_SECONDS = 5.0
+
+_PASSING = {"40001", "40P01"}  # serialization failure, deadlock: rolled back, may be repeated
+_UNAVAILABLE_CLASSES = {"08", "53", "57", "58"}  # connection, resources, operator intervention, system error
+_UNAVAILABLE = {"25006", "55P03"}  # read only (after a failover), lock not available
+_NO_SCHEMA = {"3F000", "42883", "42P01", "42703"}  # schema, function, table or column that is not there
+
+
+class Executor(Protocol):
+    """What the store needs of a connection, or of a pool."""
+
+    async def execute(self, query: str, *arguments: Any) -> Any: ...
+
+    async def fetch(self, query: str, *arguments: Any) -> Sequence[Any]: ...
+
+    async def fetchrow(self, query: str, *arguments: Any) -> Any: ...
+
+    async def fetchval(self, query: str, *arguments: Any) -> Any: ...
+
+
+class Backoff:
+    """Waiting times between attempts to reach something: doubled each time, half of it random."""
+
+    def __init__(self, first_seconds: float = BACKOFF_FIRST_SECONDS, max_seconds: float = BACKOFF_MAX_SECONDS) -> None:
+        self._first = self._next = first_seconds
+        self._max = max_seconds
+
+    def reset(self) -> None:
+        """To be called when it was reached."""
+        self._next = self._first
+
+    def next_seconds(self) -> float:
+        """How long to wait now."""
+        delay, self._next = self._next, min(self._next * 2, self._max)
+        return delay * random.uniform(0.5, 1.0)  # noqa: S311 - spreads load, guards nothing
+
+
+class _Connection(asyncpg.Connection):
+    def get_reset_query(self) -> str:
+        return ""
+
+
+def mask_url(url: str) -> str:
+    """The URL without its password, for messages."""
+    try:
+        parts = urlsplit(url)
+        host = parts.netloc.rpartition("@")[2]
+        user = parts.netloc.rpartition("@")[0].partition(":")
+        netloc = f"{user[0]}{':***' if user[1] else ''}@{host}" if user[0] else host
+        query = urlencode([(k, "***" if "password" in k.lower() else v) for k, v in parse_qsl(parts.query)], safe="*/")
+        return urlunsplit((parts.scheme, netloc, parts.path, query, ""))
+    except ValueError:
+        return "(a URL that cannot be read)"
+
+
+def translate(error: BaseException, url: str) -> Exception | None:
+    """The error of Rhythm for one of the driver, or None if it is not one that Rhythm has a word for."""
+    if isinstance(error, RhythmError):
+        return None
+    state = getattr(error, "sqlstate", None)
+    if isinstance(error, asyncpg.PostgresError) and state:
+        return _translate_state(error, state, url)
+    if isinstance(error, asyncpg.DataError | UnicodeEncodeError):
+        return InvalidInput(f"a value cannot be stored: {error}")
+    if isinstance(error, TimeoutError):
+        return DatabaseUnavailable(f"the database at {mask_url(url)} did not answer in time")
+    closed = isinstance(error, asyncpg.InterfaceError) and "clos" in str(error)  # the pool, or the connection
+    if closed or isinstance(error, OSError | asyncpg.InternalClientError | EOFError):
+        reason = str(error).replace(url, mask_url(url)) or type(error).__name__
+        return DatabaseUnavailable(f"the database at {mask_url(url)} cannot be reached: {reason}")
+    return None
+
+
+def _translate_state(error: asyncpg.PostgresError, state: str, url: str) -> Exception | None:
+    message = str(error)
+    if state == "RH001":
+        return StartRefused(message, code=getattr(error, "detail", None) or "refused")
+    if state == "RH002":
+        return IncarnationDead(message)
+    if state == "RH003":
+        return ExecutionNotFound(message)
+    if state == "RH004":
+        return ExecutionFinished(message)
+    if state == "RH005":
+        return SignalRefused(message)
+    if state == "RH006" or state[:2] == "22" or state == "23514":
+        return InvalidInput(message)
+    if state in _NO_SCHEMA:
+        return SchemaMismatch(
+            f"the database at {mask_url(url)} does not hold this release's schema ({message}): run `rhythm migrate`"
+        )
+    if state[:2] in ("28", "3D"):
+        return DatabaseUnavailable(f"the database at {mask_url(url)} refuses the connection: {message}")
+    if state[:2] in _UNAVAILABLE_CLASSES or state in _UNAVAILABLE or state in _PASSING:
+        return DatabaseUnavailable(f"the database at {mask_url(url)} cannot do it now: {message}")
+    return None
+
+
+class Database:
+    """A pool of connections whose calls raise Rhythm's errors."""
+
+    def __init__(self, url: str, pool: asyncpg.Pool, *, timeout: float) -> None:
+        self.url = url
+        self._pool = pool
+        self._timeout = timeout
+
+    @classmethod
+    async def connect(
+        cls,
+        url: str,
+        *,
+        pool_min: int = 1,
+        pool_max: int = 10,
+        pooler: bool = False,
+        application_name: str = "rhythm",
+        timeout: float = CALL_TIMEOUT_SECONDS,
+    ) -> Database:
+        """Opens the pool. Raises DatabaseUnavailable when no connection can be made, InvalidInput for a bad URL."""
+        if urlsplit(url).scheme not in ("postgres", "postgresql"):
+            raise InvalidInput(f"{mask_url(url)} is not the URL of a PostgreSQL database (postgresql://...)")
+        try:
+            pool = await asyncpg.create_pool(
+                url,
+                min_size=min(pool_min, pool_max),
+                max_size=pool_max,
+                connection_class=_Connection,
+                statement_cache_size=0 if pooler else 100,
+                max_cached_statement_lifetime=0,
+                max_inactive_connection_lifetime=300.0,
+                command_timeout=timeout,
+                timeout=CONNECT_TIMEOUT_SECONDS,
+                server_settings={"application_name": application_name},
+            )
+        except ValueError as error:
+            raise InvalidInput(f"{mask_url(url)} is not the URL of a PostgreSQL database: {error}") from None
+        except Exception as error:
+            translated = translate(error, url)
+            if translated is None:
+                raise
+            raise translated from error
+        return cls(url, pool, timeout=timeout)
+
+    async def close(self) -> None:
+        """Closes all connections; those in use are waited for, for a moment."""
+        try:
+            await asyncio.wait_for(self._pool.close(), 5.0)
+        except (TimeoutError, OSError, asyncpg.InterfaceError, asyncpg.PostgresError):
+            self._pool.terminate()
+
+    async def execute(self, query: str, *arguments: Any) -> Any:
+        return await self._call("execute", query, arguments)
+
+    async def fetch(self, query: str, *arguments: Any) -> Sequence[Any]:
+        rows: Sequence[Any] = await self._call("fetch", query, arguments)
+        return rows
+
+    async def fetchrow(self, query: str, *arguments: Any) -> Any:
+        return await self._call("fetchrow", query, arguments)
+
+    async def fetchval(self, query: str, *arguments: Any) -> Any:
+        return await self._call("fetchval", query, arguments)
+
+    async def _call(self, method: str, query: str, arguments: tuple[Any, ...]) -> Any:
+        for repeat in range(REPEATS_MAX + 1):
+            try:
+                async with self._pool.acquire(timeout=self._timeout) as connection:
+                    return await getattr(connection, method)(query, *arguments)
+            except Exception as error:
+                if repeat < REPEATS_MAX and getattr(error, "sqlstate", None) in _PASSING:
+                    await asyncio.sleep(random.uniform(0.0, 0.02 * 2**repeat))  # noqa: S311 - spreads load
+                    continue
+                translated = translate(error, self.url)
+                if translated is None:
+                    raise
+                raise translated from error
+        raise AssertionError("the last repeat returns or raises")
+
+    @asynccontextmanager
+    async def transaction(self) -> AsyncIterator[Executor]:
+        """A connection with an open transaction."""
+        try:
+            async with self._pool.acquire(timeout=self._timeout) as connection, connection.transaction():
+                yield connection
+        except Exception as error:
+            translated = translate(error, self.url)
+            if translated is None:
+                raise
+            raise translated from error
+
+
+class Caller:
+    """The caller's own connection (asyncpg), whose transaction is theirs; errors are Rhythm's."""
+
+    def __init__(self, connection: Any) -> None:
+        if not isinstance(connection, asyncpg.Connection | asyncpg.pool.PoolConnectionProxy):
+            raise InvalidInput(f"connection= takes an asyncpg connection, not {type(connection).__name__}")
+        self._connection = connection
+
+    async def execute(self, query: str, *arguments: Any) -> Any:
+        return await self._call("execute", query, arguments)
+
+    async def fetch(self, query: str, *arguments: Any) -> Sequence[Any]:
+        rows: Sequence[Any] = await self._call("fetch", query, arguments)
+        return rows
+
+    async def fetchrow(self, query: str, *arguments: Any) -> Any:
+        return await self._call("fetchrow", query, arguments)
+
+    async def fetchval(self, query: str, *arguments: Any) -> Any:
+        return await self._call("fetchval", query, arguments)
+
+    async def _call(self, method: str, query: str, arguments: tuple[Any, ...]) -> Any:
+        try:
+            return await getattr(self._connection, method)(query, *arguments)
+        except Exception as error:
+            translated = translate(error, "postgresql://(the caller's connection)")
+            if translated is None:
+                raise
+            raise translated from error

@@ -1,0 +1,466 @@
+-- The exchange: one round trip of a worker. Outcomes and commits in, claims out, one transaction.
+
+-- Takes in how attempts ended and what activations did, hands back what was not run, and claims new work.
+--
+-- Reports are parallel arrays, one row per member: its claim, its position there (511: single), its id, what happened
+-- (1 completed, 2 failed, 3 cancelled, 4 failed for good, 5 workflow committed, 6 handed back), payload, and seconds
+-- until the next attempt instead of the policy's backoff (null: by policy). Rows are sorted by claim, batches first:
+-- p_batches and p_batch_counts list the batch claims and their rows. A report counts if its claim holds that member;
+-- otherwise its id is returned as refused. The members of a batch that were not reported become single claims.
+--
+-- Commits of workflows are parallel arrays as in commit_workflows; p_commit_report points to the report (from 1), or is
+-- null for a continuation: then p_commit_child is the child, among the task reports, whose outcome the commit has taken
+-- in. A continuation counts if its workflow is suspended at that version with nothing unread and that outcome is final.
+--
+-- Claims at most p_task_limit tasks of the given names and p_workflow_limit workflows, 4 MiB each kind, at most 500.
+-- p_alone: this worker holds nothing and has no other exchange under way. p_idle: it will sleep if it gets nothing.
+-- p_parents: suspended parents that a claimed task may continue come along.
+-- Raises RH002 when the incarnation is not registered or has been declared dead; nothing is done then.
+create or replace function rhythm.exchange(
+  p_incarnation uuid,
+  p_claims bigint[], p_positions smallint[], p_ids uuid[], p_actions smallint[], p_payloads bytea[],
+  p_retry_after double precision[], p_batches bigint[], p_batch_counts integer[],
+  p_commit_report integer[], p_commit_child uuid[], p_commit_ids uuid[], p_versions integer[], p_seen bigint[],
+  p_snapshots bytea[], p_statuses smallint[], p_outcomes bytea[], p_keep boolean[], p_lines integer[], p_functions text[],
+  p_awaiting bytea[], p_outstanding integer[], p_unread_signals integer[],
+  p_child_commit integer[], p_child_ids uuid[], p_child_inputs bytea[], p_child_name integer[], p_child_kinds smallint[],
+  p_child_names text[], p_child_operations integer[], p_child_queue integer[], p_child_queues text[],
+  p_child_priorities integer[], p_child_delays double precision[], p_child_keys text[], p_child_retries integer[],
+  p_child_retry text[], p_child_timeouts bigint[],
+  p_timer_commit integer[], p_timer_operations integer[], p_timer_delays double precision[], p_timer_due double precision[],
+  p_drop_commit integer[], p_drop_operations integer[],
+  p_group_commit integer[], p_group_modes smallint[], p_group_members text[], p_group_counts integer[],
+  p_cancel_commit integer[], p_cancel_ids uuid[],
+  p_queues integer[], p_names integer[], p_task_limit integer, p_workflow_limit integer, p_alone boolean, p_idle boolean,
+  p_parents boolean,
+  out o_refused uuid[], out o_continued uuid[], out o_new_ids uuid[], out o_new_claims bigint[],
+  out o_suspects boolean, out o_check_again boolean,
+  out t_claim bigint, out t_ids uuid[], out t_attempts integer[], out t_lost smallint[],
+  out t_names integer[], out t_queues integer[], out t_inputs bytea[], out t_timeouts bigint[], out t_created double precision[],
+  out t_extra integer[], out x_parents uuid[], out x_operations integer[], out x_keys text[], out x_tags text[],
+  out x_retries integer[], out x_retry text[],
+  out c_index integer[], out c_names integer[], out c_definitions bigint[], out c_versions integer[], out c_numbers bigint[],
+  out c_snapshots bytea[], out c_tags text[],
+  out w_claim bigint, out w_ids uuid[], out w_attempts integer[], out w_lost smallint[],
+  out w_names integer[], out w_queues integer[], out w_inputs bytea[], out w_created double precision[],
+  out w_definitions bigint[], out w_versions integer[], out w_snapshots bytea[], out w_parents uuid[], out w_operations integer[],
+  out w_keys text[], out w_tags text[],
+  out d_index integer[], out d_numbers bigint[], out d_kinds smallint[], out d_operations integer[], out d_names text[],
+  out d_payloads bytea[])
+language plpgsql as $$
+declare
+  v_now timestamptz := rhythm.now();
+  v_queues integer[];
+  v_known uuid[] := '{}';
+  v_task_rows tid[] := '{}';
+  v_workflow_rows tid[] := '{}';
+  v_suspect tid;
+  v_suspect_name integer;
+begin
+  if not exists (select from rhythm.workers w where w.incarnation = p_incarnation) then
+    raise exception 'incarnation % is dead', p_incarnation using errcode = 'RH002';
+  end if;
+  o_refused := '{}';
+  o_continued := '{}';
+  if p_claims is not null then
+    select r.o_refused, r.o_continued, r.o_new_ids, r.o_new_claims, r.o_queues
+      into o_refused, o_continued, o_new_ids, o_new_claims, v_queues
+      from rhythm.report(v_now, p_incarnation,
+        p_claims, p_positions, p_ids, p_actions, p_payloads, p_retry_after, p_batches, p_batch_counts,
+        p_commit_report, p_commit_child, p_commit_ids, p_versions, p_seen, p_snapshots, p_statuses, p_outcomes, p_keep,
+        p_lines, p_functions, p_awaiting, p_outstanding, p_unread_signals,
+        p_child_commit, p_child_ids, p_child_inputs, p_child_name, p_child_kinds, p_child_names, p_child_operations,
+        p_child_queue, p_child_queues, p_child_priorities, p_child_delays, p_child_keys, p_child_retries, p_child_retry,
+        p_child_timeouts, p_timer_commit, p_timer_operations, p_timer_delays, p_timer_due,
+        p_drop_commit, p_drop_operations, p_group_commit, p_group_modes, p_group_members, p_group_counts,
+        p_cancel_commit, p_cancel_ids) r;
+    v_known := coalesce(p_commit_ids, '{}');
+  end if;
+
+  o_suspects := false;
+  if p_task_limit > 0 or p_workflow_limit > 0 then
+    if p_alone then
+      select s.o_row, s.o_name into v_suspect, v_suspect_name from rhythm.find_suspect(p_queues,
+        case when p_task_limit > 0 then p_names else '{}' end || case when p_workflow_limit > 0 then array[0] end) s;
+    end if;
+    if v_suspect is null then
+      v_task_rows := rhythm.find_ready_in(p_queues, p_names, least(p_task_limit, 500), 4194304);
+      v_workflow_rows := rhythm.find_ready_in(p_queues, array[0], least(p_workflow_limit, 500), 4194304);
+    elsif v_suspect_name = 0 then
+      v_workflow_rows := array[v_suspect];
+    else
+      v_task_rows := array[v_suspect];
+    end if;
+  end if;
+
+  if cardinality(v_task_rows) > 0 then
+    select t.o_ids, t.o_attempts, t.o_lost into t_ids, t_attempts, t_lost from rhythm.take_ready(v_task_rows) t;
+    select t.o_names, t.o_queues, t.o_inputs, t.o_timeouts, t.o_created, t.o_extra, t.x_parents, t.x_operations,
+           t.x_keys, t.x_tags, t.x_retries, t.x_retry
+      into t_names, t_queues, t_inputs, t_timeouts, t_created, t_extra, x_parents, x_operations,
+           x_keys, x_tags, x_retries, x_retry
+      from rhythm.describe_tasks(t_ids) t;
+    t_claim := rhythm.add_claim(v_now, p_incarnation, t_ids, t_attempts, t_lost, x_operations is not null, t_timeouts);
+    if p_parents and x_parents is not null then
+      select p.o_index, p.o_names, p.o_definitions, p.o_versions, p.o_numbers, p.o_snapshots, p.o_tags
+        into c_index, c_names, c_definitions, c_versions, c_numbers, c_snapshots, c_tags
+        from rhythm.describe_parents(x_parents, v_known) p;
+    end if;
+  end if;
+  if cardinality(v_workflow_rows) > 0 then
+    select t.o_ids, t.o_attempts, t.o_lost into w_ids, w_attempts, w_lost from rhythm.take_ready(v_workflow_rows) t;
+    select w.o_names, w.o_queues, w.o_inputs, w.o_created, w.o_definitions, w.o_versions, w.o_snapshots, w.o_parents,
+           w.o_operations, w.o_keys, w.o_tags, w.d_index, w.d_numbers, w.d_kinds, w.d_operations, w.d_names, w.d_payloads
+      into w_names, w_queues, w_inputs, w_created, w_definitions, w_versions, w_snapshots, w_parents,
+           w_operations, w_keys, w_tags, d_index, d_numbers, d_kinds, d_operations, d_names, d_payloads
+      from rhythm.describe_workflows(w_ids, 16777216) w;
+    w_claim := rhythm.add_claim(v_now, p_incarnation, w_ids, w_attempts, w_lost, true, null);
+  end if;
+
+  if v_suspect is null and exists (select from rhythm.ready r where r.lost > 0) then
+    o_suspects := exists (
+      select from rhythm.ready r where r.lost > 0 and r.queue_id = any(p_queues) and r.name_id = any(p_names || 0));
+  end if;
+  o_check_again := rhythm.set_idle(p_incarnation, p_queues, p_idle and t_ids is null and w_ids is null);
+  if v_queues is not null and exists (select from rhythm.ready r where r.queue_id = any(v_queues)) then
+    perform rhythm.notify_idle(v_queues);
+  end if;
+end $$;
+
+-- Registers an incarnation as asleep, to be notified, or as awake. Returns whether it was awake before and sleeps now: it
+-- then has to look once more, for what came before anybody could see it asleep. Internal. Raises nothing.
+create or replace function rhythm.set_idle(p_incarnation uuid, p_queues integer[], p_idle boolean) returns boolean
+language plpgsql as $$
+begin
+  if p_idle then
+    insert into rhythm.idle (queue_id, incarnation) select q.id, p_incarnation from unnest(p_queues) q(id)
+      on conflict do nothing;
+    return found;
+  end if;
+  if exists (select from rhythm.idle) then
+    delete from rhythm.idle i where i.incarnation = p_incarnation;
+  end if;
+  return false;
+end $$;
+
+-- The first half of an exchange: everything that is said. Arguments as there. Returns the ids refused, the parents whose
+-- continuation counted, the members of split batches with their new claims, and the queues in which something became
+-- claimable. Internal. Raises 22023 when a report does not fit its claim, which is a fault of the worker's program.
+create or replace function rhythm.report(
+  p_now timestamptz, p_incarnation uuid,
+  p_claims bigint[], p_positions smallint[], p_ids uuid[], p_actions smallint[], p_payloads bytea[],
+  p_retry_after double precision[], p_batches bigint[], p_batch_counts integer[],
+  p_commit_report integer[], p_commit_child uuid[], p_commit_ids uuid[], p_versions integer[], p_seen bigint[],
+  p_snapshots bytea[], p_statuses smallint[], p_outcomes bytea[], p_keep boolean[], p_lines integer[], p_functions text[],
+  p_awaiting bytea[], p_outstanding integer[], p_unread_signals integer[],
+  p_child_commit integer[], p_child_ids uuid[], p_child_inputs bytea[], p_child_name integer[], p_child_kinds smallint[],
+  p_child_names text[], p_child_operations integer[], p_child_queue integer[], p_child_queues text[],
+  p_child_priorities integer[], p_child_delays double precision[], p_child_keys text[], p_child_retries integer[],
+  p_child_retry text[], p_child_timeouts bigint[],
+  p_timer_commit integer[], p_timer_operations integer[], p_timer_delays double precision[], p_timer_due double precision[],
+  p_drop_commit integer[], p_drop_operations integer[],
+  p_group_commit integer[], p_group_modes smallint[], p_group_members text[], p_group_counts integer[],
+  p_cancel_commit integer[], p_cancel_ids uuid[],
+  out o_refused uuid[], out o_continued uuid[], out o_new_ids uuid[], out o_new_claims bigint[], out o_queues integer[])
+language plpgsql as $$
+declare
+  -- accepted reports that need more than an outcome: their rows in p_claims, and what their claims say
+  v_rows integer[];
+  v_attempts integer[];
+  v_lost integer[];
+  v_started timestamptz[];
+  v_parents uuid[];
+  v_operations integer[];
+  v_take boolean[];
+  v_commit_attempts integer[];
+  v_commit_lost integer[];
+  v_commit_started timestamptz[];
+  v_continued_children uuid[] := '{}';
+  v_refused uuid[];
+  v_queues integer[];
+begin
+  o_continued := '{}';
+  select e.o_rows, e.o_attempts, e.o_lost, e.o_started, e.o_refused, e.o_new_ids, e.o_new_claims
+    into v_rows, v_attempts, v_lost, v_started, o_refused, o_new_ids, o_new_claims
+    from rhythm.end_claims(p_now, p_incarnation, p_claims, p_positions, p_ids, p_actions, p_payloads, p_batches,
+      p_batch_counts) e;
+  if v_rows = '{}' and p_commit_ids is null then
+    return;
+  end if;
+
+  select array_agg(e.parent_id order by u.position), array_agg(e.operation order by u.position)
+    into v_parents, v_operations
+    from unnest(v_rows) with ordinality u(row, position) join rhythm.executions e on e.id = p_ids[u.row];
+  -- Parents of ending workflows are among v_parents, except those of continuations.
+  perform rhythm.lock_workflows(array(
+    select u.id from unnest(v_parents) u(id) where u.id is not null
+    union select u.id from unnest(p_commit_ids) u(id)
+    union select u.id from unnest(p_cancel_ids) u(id)
+    union select e.parent_id from unnest(p_commit_ids, p_commit_report, p_statuses) u(id, report, status)
+      join rhythm.executions e on e.id = u.id
+      where u.report is null and u.status is not null and e.parent_id is not null));
+
+  if p_commit_ids is not null then
+    with commits as (
+      select u.position, u.id, u.child,
+             case when u.report is not null then array_position(v_rows, u.report)
+                  else (select r.position from unnest(v_rows, v_parents) with ordinality r(row, parent, position)
+                        where p_ids[r.row] = u.child and r.parent = u.id and p_actions[r.row] in (1, 3, 4)) end as slot,
+             u.report is null as continuation, u.version, u.seen
+        from unnest(p_commit_ids, p_commit_report, p_commit_child, p_versions, p_seen) with ordinality
+          u(id, report, child, version, seen, position)),
+    judged as (
+      select c.*, c.slot is not null and (not c.continuation or exists (
+               select from rhythm.waits w where w.id = c.id and w.suspended and w.version = c.version
+                 and w.next_number = c.seen and w.next_number - 1 = w.seen_through)) as take
+        from commits c)
+    select array_agg(j.take order by j.position),
+           array_agg(case when j.continuation then 1 else v_attempts[j.slot] end order by j.position),
+           array_agg(case when j.continuation then 0 else v_lost[j.slot] end order by j.position),
+           array_agg(v_started[j.slot] order by j.position),
+           coalesce(array_agg(j.id) filter (where j.take and j.continuation), '{}'),
+           coalesce(array_agg(j.child) filter (where j.take and j.continuation), '{}')
+      into v_take, v_commit_attempts, v_commit_lost, v_commit_started, o_continued, v_continued_children
+      from judged j;
+    if o_continued <> '{}' then
+      update rhythm.waits w set next_number = w.next_number + 1 where w.id = any(o_continued);
+    end if;
+  end if;
+
+  select s.queues into o_queues
+    from (select array_agg(p_ids[u.row] order by u.position) as ids, array_agg(p_actions[u.row] order by u.position) as actions,
+            array_agg(p_payloads[u.row] order by u.position) as payloads, array_agg(u.attempts order by u.position) as attempts,
+            array_agg(u.lost order by u.position) as lost, array_agg(u.started order by u.position) as started,
+            array_agg(u.parent order by u.position) as parents, array_agg(u.operation order by u.position) as operations,
+            array_agg(p_retry_after[u.row] order by u.position) as after
+          from unnest(v_rows, v_attempts, v_lost, v_started, v_parents, v_operations) with ordinality
+            u(row, attempts, lost, started, parent, operation, position)
+          where p_actions[u.row] <= 4) t,
+      lateral (select rhythm.settle(p_now, t.ids, t.actions, t.payloads, t.attempts, t.lost, t.started, t.parents,
+        t.operations, t.after, v_continued_children) as queues) s
+    where t.ids is not null;
+
+  if 6 = any(p_actions) then
+    select rhythm.make_ready(t.ids, t.attempts, t.lost) into v_queues
+      from (select array_agg(p_ids[u.row]) as ids, array_agg(u.attempts - 1) as attempts, array_agg(u.lost) as lost
+            from unnest(v_rows, v_attempts, v_lost) u(row, attempts, lost) where p_actions[u.row] = 6) t;
+    o_queues := o_queues || v_queues;
+  end if;
+
+  if p_commit_ids is not null then
+    select c.o_refused, c.o_queues into v_refused, v_queues
+      from rhythm.commit_workflows(p_now, v_take, p_commit_ids, p_versions, p_seen, p_snapshots, p_statuses, p_outcomes,
+        p_keep, p_lines, p_functions, p_awaiting, p_outstanding, p_unread_signals, v_commit_started, v_commit_attempts,
+        v_commit_lost, p_child_commit, p_child_ids, p_child_inputs, p_child_name, p_child_kinds, p_child_names,
+        p_child_operations, p_child_queue, p_child_queues, p_child_priorities, p_child_delays, p_child_keys,
+        p_child_retries, p_child_retry, p_child_timeouts, p_timer_commit, p_timer_operations,
+        p_timer_delays, p_timer_due, p_drop_commit, p_drop_operations, p_group_commit, p_group_modes, p_group_members,
+        p_group_counts, p_cancel_commit, p_cancel_ids) c;
+    o_refused := o_refused || v_refused;
+    o_queues := o_queues || v_queues;
+  end if;
+end $$;
+
+-- Ends the claims that reports name. Members that completed and have no parent get their outcomes here and now, which is
+-- all there is to do for most tasks; other accepted reports are returned as rows of the arguments, with attempts, losses
+-- and start. Members of a batch that were not reported become single claims, whose time starts anew.
+-- Returns also the ids refused and the new single claims. Internal. Raises 22023 as report does.
+create or replace function rhythm.end_claims(
+  p_now timestamptz, p_incarnation uuid, p_claims bigint[], p_positions smallint[], p_ids uuid[], p_actions smallint[],
+  p_payloads bytea[], p_batches bigint[], p_batch_counts integer[],
+  out o_rows integer[], out o_attempts integer[], out o_lost integer[], out o_started timestamptz[],
+  out o_refused uuid[], out o_new_ids uuid[], out o_new_claims bigint[])
+language plpgsql as $$
+declare
+  v_first integer;
+  v_last integer := 0;
+  v_count integer;
+  v_started timestamptz;
+  v_family boolean;
+  v_ids uuid[];
+  v_attempts integer[];
+  v_lost smallint[];
+  v_more_ids uuid[];
+  v_more_rows integer[] := '{}';
+  v_more_claims bigint[];
+  v_found bigint[];
+  v_found_ids uuid[];
+  v_found_started timestamptz[];
+begin
+  o_rows := '{}';
+  o_refused := '{}';
+  for b in 1 .. coalesce(cardinality(p_batches), 0) loop
+    v_first := v_last + 1;
+    v_last := v_last + p_batch_counts[b];
+    delete from rhythm.claims c where c.id = p_batches[b] and c.incarnation = p_incarnation and not c.single
+      returning c.ids, c.attempts, c.lost, c.started_at, c.family into v_ids, v_attempts, v_lost, v_started, v_family;
+    if not found then
+      o_refused := o_refused || p_ids[v_first:v_last];
+      continue;
+    end if;
+    if not v_family and 1 = all(p_actions[v_first:v_last]) then
+      insert into rhythm.outcomes (id, started_at, finished_at, attempts, lost, status, payload)
+        select u.id, v_started, p_now, v_attempts[u.position + 1], coalesce(v_lost[u.position + 1], 0), 1, u.payload
+          from unnest(p_ids[v_first:v_last], p_positions[v_first:v_last], p_payloads[v_first:v_last]) u(id, position, payload)
+          where v_ids[u.position + 1] = u.id
+        on conflict (id) do nothing;
+      get diagnostics v_count = row_count;
+    else
+      select o_rows || array_agg(u.row::integer + v_first - 1 order by u.row),
+             o_attempts || array_agg(v_attempts[u.position + 1] order by u.row),
+             o_lost || array_agg(coalesce(v_lost[u.position + 1], 0)::integer order by u.row),
+             o_started || array_agg(v_started order by u.row), count(distinct u.position)
+        into o_rows, o_attempts, o_lost, o_started, v_count
+        from unnest(p_ids[v_first:v_last], p_positions[v_first:v_last]) with ordinality u(id, position, row)
+        where v_ids[u.position + 1] = u.id;
+    end if;
+    if v_count <> v_last - v_first + 1 then
+      v_more_ids := array(select u.id from unnest(p_ids[v_first:v_last], p_positions[v_first:v_last]) u(id, position)
+                          where v_ids[u.position + 1] is null);
+      if v_count + cardinality(v_more_ids) <> v_last - v_first + 1 then
+        raise exception 'reports do not fit claim %', p_batches[b] using errcode = '22023';
+      end if;
+      o_refused := o_refused || v_more_ids;
+    end if;
+    if v_count < cardinality(v_ids) then
+      select s.o_ids, s.o_claims into v_more_ids, v_more_claims
+        from rhythm.split_claim(p_now, p_incarnation, v_ids, v_attempts, v_lost, v_family, p_positions[v_first:v_last]) s;
+      o_new_ids := o_new_ids || v_more_ids;
+      o_new_claims := o_new_claims || v_more_claims;
+    end if;
+  end loop;
+
+  v_first := v_last + 1;
+  if v_first > cardinality(p_claims) then
+    return;
+  end if;
+  select array_agg(c.id), array_agg(c.ids[1]), array_agg(c.attempts[1]), array_agg(coalesce(c.lost[1], 0)),
+         array_agg(c.started_at), bool_or(c.family)
+    into v_found, v_found_ids, v_attempts, v_lost, v_found_started, v_family
+    from (select c.* from rhythm.claims c where c.id = any(p_claims[v_first:]) and c.single order by c.id for update) c;
+  if v_found is null then
+    o_refused := o_refused || p_ids[v_first:];
+    return;
+  end if;
+  delete from rhythm.claims c where c.id = any(v_found);
+  v_last := v_first - 1;
+  for i in v_first .. cardinality(p_claims) loop
+    -- both lists are sorted: walk them side by side
+    v_count := v_last - v_first + 2;
+    if p_claims[i] is not distinct from v_found[v_count] then
+      if v_found_ids[v_count] <> p_ids[i] then
+        raise exception 'reports do not fit claim %', p_claims[i] using errcode = '22023';
+      end if;
+      v_last := v_last + 1;
+      v_more_rows := v_more_rows || i;
+    else
+      o_refused := o_refused || p_ids[i];
+    end if;
+  end loop;
+  if v_last - v_first + 1 <> cardinality(v_found) then
+    raise exception 'reports are not sorted by claim' using errcode = '22023';
+  end if;
+  if v_family or 1 <> any(p_actions[v_first:]) then
+    o_rows := o_rows || v_more_rows;
+    o_attempts := o_attempts || v_attempts;
+    o_lost := o_lost || v_lost::integer[];
+    o_started := o_started || v_found_started;
+  else
+    insert into rhythm.outcomes (id, started_at, finished_at, attempts, lost, status, payload)
+      select u.id, u.started_at, p_now, u.attempts, u.lost, 1, p_payloads[u.row]
+        from unnest(v_found_ids, v_found_started, v_attempts, v_lost, v_more_rows) u(id, started_at, attempts, lost, row)
+      on conflict (id) do nothing;
+  end if;
+end $$;
+
+-- Makes single claims of the members of an ended batch whose positions (from 0) are not in p_done. Their time limits count
+-- from now. Returns the members and their new claims. Internal. Raises nothing.
+create or replace function rhythm.split_claim(
+  p_now timestamptz, p_incarnation uuid, p_ids uuid[], p_attempts integer[], p_lost smallint[], p_family boolean,
+  p_done smallint[], out o_ids uuid[], out o_claims bigint[])
+language plpgsql as $$
+begin
+  with singles as (
+    insert into rhythm.claims (incarnation, started_at, expires_at, single, ids, attempts, lost, family)
+    select p_incarnation, p_now, p_now + make_interval(secs => nullif(e.timeout_ms, 0) / 1000.0 + 10), true,
+           array[u.id], array[u.attempts], array[u.lost], p_family
+      from unnest(p_ids, p_attempts, p_lost) with ordinality u(id, attempts, lost, position)
+      join rhythm.executions e on e.id = u.id
+      where u.id is not null and u.position - 1 <> all(p_done)
+    returning ids[1] as member, id)
+  select array_agg(s.member), array_agg(s.id) into o_ids, o_claims from singles s;
+end $$;
+
+-- Hands back members of claims that were not run, uncharged. Returns the ids refused, and the members of split batches
+-- with their new claims. Arguments as in exchange. Raises nothing.
+create or replace function rhythm.hand_back(
+  p_incarnation uuid, p_claims bigint[], p_positions smallint[], p_ids uuid[], p_batches bigint[], p_batch_counts integer[],
+  out o_refused uuid[], out o_new_ids uuid[], out o_new_claims bigint[])
+language plpgsql as $$
+declare
+  v_now timestamptz := rhythm.now();
+  v_queues integer[];
+begin
+  select r.o_refused, r.o_new_ids, r.o_new_claims, r.o_queues into o_refused, o_new_ids, o_new_claims, v_queues
+    from rhythm.report(v_now, p_incarnation, p_claims, p_positions, p_ids, array_fill(6::smallint, array[cardinality(p_ids)]),
+      null, null, p_batches, p_batch_counts, null, null, null, null, null, null, null, null, null, null, null, null,
+      null, null, null, null, null, null, null, null, null, null, null, null, null, null, null, null, null, null, null, null,
+      null, null, null, null, null, null, null, null, null) r;
+  perform rhythm.notify_idle(v_queues);
+end $$;
+
+-- What an incarnation holds, to be compared with what it believes to hold after an answer was lost.
+-- Returns every member with its claim and position (511: single); members that are not in p_known are described as in
+-- exchange (arrays t, x, w and d; t_members and w_members point into the member arrays). Raises nothing.
+create or replace function rhythm.held(
+  p_incarnation uuid, p_known uuid[],
+  out m_ids uuid[], out m_claims bigint[], out m_positions integer[],
+  out t_members integer[], out t_attempts integer[], out t_lost integer[],
+  out t_names integer[], out t_queues integer[], out t_inputs bytea[], out t_timeouts bigint[], out t_created double precision[],
+  out t_extra integer[], out x_parents uuid[], out x_operations integer[], out x_keys text[], out x_tags text[],
+  out x_retries integer[], out x_retry text[],
+  out w_members integer[], out w_attempts integer[], out w_lost integer[],
+  out w_names integer[], out w_queues integer[], out w_inputs bytea[], out w_created double precision[],
+  out w_definitions bigint[], out w_versions integer[], out w_snapshots bytea[], out w_parents uuid[], out w_operations integer[],
+  out w_keys text[], out w_tags text[],
+  out d_index integer[], out d_numbers bigint[], out d_kinds smallint[], out d_operations integer[], out d_names text[],
+  out d_payloads bytea[])
+language plpgsql as $$
+declare
+  v_attempts integer[];
+  v_lost integer[];
+  v_tasks uuid[];
+  v_workflows uuid[];
+begin
+  select array_agg(m.id), array_agg(m.claim), array_agg(m.position), array_agg(m.attempts), array_agg(m.lost)
+    into m_ids, m_claims, m_positions, v_attempts, v_lost
+    from (select u.id, c.id as claim, case when c.single then 511 else u.position::integer - 1 end as position, u.attempts,
+            coalesce(u.lost, 0)::integer as lost
+          from rhythm.claims c, unnest(c.ids, c.attempts, c.lost) with ordinality u(id, attempts, lost, position)
+          where c.incarnation = p_incarnation and u.id is not null order by c.id, u.position) m;
+  select array_agg(u.position::integer) filter (where e.definition_id is null),
+         array_agg(u.attempts) filter (where e.definition_id is null),
+         array_agg(u.lost) filter (where e.definition_id is null), array_agg(u.id) filter (where e.definition_id is null),
+         array_agg(u.position::integer) filter (where e.definition_id is not null),
+         array_agg(u.attempts) filter (where e.definition_id is not null),
+         array_agg(u.lost) filter (where e.definition_id is not null),
+         array_agg(u.id) filter (where e.definition_id is not null)
+    into t_members, t_attempts, t_lost, v_tasks, w_members, w_attempts, w_lost, v_workflows
+    from (select * from unnest(m_ids, v_attempts, v_lost) with ordinality u(id, attempts, lost, position)
+          where u.id <> all(p_known) order by u.position) u
+    join rhythm.executions e on e.id = u.id;
+  if v_tasks is not null then
+    select t.o_names, t.o_queues, t.o_inputs, t.o_timeouts, t.o_created, t.o_extra, t.x_parents, t.x_operations,
+           t.x_keys, t.x_tags, t.x_retries, t.x_retry
+      into t_names, t_queues, t_inputs, t_timeouts, t_created, t_extra, x_parents, x_operations,
+           x_keys, x_tags, x_retries, x_retry
+      from rhythm.describe_tasks(v_tasks) t;
+  end if;
+  if v_workflows is not null then
+    select w.o_names, w.o_queues, w.o_inputs, w.o_created, w.o_definitions, w.o_versions, w.o_snapshots, w.o_parents,
+           w.o_operations, w.o_keys, w.o_tags, w.d_index, w.d_numbers, w.d_kinds, w.d_operations, w.d_names, w.d_payloads
+      into w_names, w_queues, w_inputs, w_created, w_definitions, w_versions, w_snapshots, w_parents,
+           w_operations, w_keys, w_tags, d_index, d_numbers, d_kinds, d_operations, d_names, d_payloads
+      from rhythm.describe_workflows(v_workflows, 16777216) w;
+  end if;
+end $$;

@@ -1,0 +1,82 @@
+-- How attempts end.
+
+-- Makes executions claimable, with the given counts of claims and losses. Internal: the caller has taken them from where
+-- they were. Returns the queues concerned. Raises nothing.
+create or replace function rhythm.make_ready(p_ids uuid[], p_attempts integer[], p_lost integer[]) returns integer[]
+language plpgsql as $$
+declare
+  v_queues integer[];
+begin
+  with moved as (
+    insert into rhythm.ready (queue_id, name_id, priority_rank, lost, seq, attempts, size, id)
+    select e.queue_id, case when e.definition_id is null then e.name_id else 0 end, -e.priority, coalesce(u.lost, 0), e.seq,
+           u.attempts, coalesce(w.size, octet_length(e.inputs)), e.id
+      from unnest(p_ids, p_attempts, p_lost) u(id, attempts, lost)
+      join rhythm.executions e on e.id = u.id
+      left join rhythm.waits w on w.id = u.id
+    returning queue_id)
+  select array_agg(distinct m.queue_id) into v_queues from moved m;
+  return v_queues;
+end $$;
+
+-- Settles ended attempts of tasks whose claims the caller has deleted, and whose parents it has locked.
+-- Parallel arrays. p_actions: 1 completed, 2 failed (may be retried), 3 cancelled, 4 failed for good.
+-- A failure is followed by another attempt while the reported failures (attempts minus lost) do not exceed its retries
+-- and nobody has asked to cancel it. Outcomes of children are delivered to their parents, except to p_continued.
+-- Returns the queues in which something became claimable. Internal. Raises nothing.
+create or replace function rhythm.settle(
+  p_now timestamptz, p_ids uuid[], p_actions smallint[], p_payloads bytea[], p_attempts integer[], p_lost integer[],
+  p_started timestamptz[], p_parents uuid[], p_operations integer[], p_retry_after double precision[],
+  p_continued uuid[] default '{}') returns integer[]
+language plpgsql as $$
+declare
+  v_retried uuid[] := '{}';
+  v_again uuid[];
+  v_again_attempts integer[];
+  v_again_lost integer[];
+  v_queues integer[];
+  v_ids uuid[];
+  v_kinds smallint[];
+  v_operations integer[];
+  v_children uuid[];
+  v_sizes integer[];
+begin
+  if 2 = any(p_actions) then
+    with wanted as materialized (
+      select u.id, u.attempts, u.lost, e.queue_id, e.name_id, e.seq, e.priority, octet_length(e.inputs) as size,
+             rhythm.time_after(p_now, greatest(coalesce(u.after, rhythm.backoff(e.retry, u.attempts - u.lost)), 0)) as at
+        from unnest(p_ids, p_actions, p_attempts, p_lost, p_retry_after) u(id, action, attempts, lost, after)
+        join rhythm.executions e on e.id = u.id
+        where u.action = 2 and u.attempts - u.lost <= e.retries
+          and not exists (select from rhythm.cancels c where c.id = u.id)),
+    delayed as (
+      insert into rhythm.later (id, available_at, queue_id, name_id, seq, attempts, size, priority_rank, lost, reason)
+      select w.id, w.at, w.queue_id, w.name_id, w.seq, w.attempts, w.size, -w.priority, w.lost, 2
+        from wanted w where w.at > p_now)
+    select coalesce(array_agg(w.id), '{}'), array_agg(w.id) filter (where w.at <= p_now),
+           array_agg(w.attempts) filter (where w.at <= p_now), array_agg(w.lost) filter (where w.at <= p_now)
+      into v_retried, v_again, v_again_attempts, v_again_lost from wanted w;
+    if v_again is not null then
+      v_queues := rhythm.make_ready(v_again, v_again_attempts, v_again_lost);
+    end if;
+  end if;
+
+  insert into rhythm.outcomes (id, started_at, finished_at, attempts, lost, status, payload)
+    select u.id, u.started_at, p_now, u.attempts, u.lost, least(u.action, 2) + (u.action = 3)::integer, u.payload
+      from unnest(p_ids, p_actions, p_payloads, p_attempts, p_lost, p_started)
+        u(id, action, payload, attempts, lost, started_at)
+      where u.id <> all(v_retried)
+    on conflict (id) do nothing;
+
+  select array_agg(u.parent order by u.position), array_agg(case when u.action = 1 then 1 else 2 end::smallint order by u.position),
+         array_agg(u.operation order by u.position), array_agg(u.id order by u.position),
+         array_agg(octet_length(u.payload) order by u.position)
+    into v_ids, v_kinds, v_operations, v_children, v_sizes
+    from unnest(p_ids, p_actions, p_payloads, p_parents, p_operations) with ordinality
+      u(id, action, payload, parent, operation, position)
+    where u.parent is not null and u.id <> all(v_retried) and u.id <> all(p_continued);
+  if v_ids is not null then
+    v_queues := v_queues || rhythm.deliver(v_ids, v_kinds, v_operations, v_children, null, null, v_sizes);
+  end if;
+  return v_queues;
+end $$;

@@ -1,0 +1,161 @@
+-- What people ask.
+
+-- Every execution with its status, why it is pending, and its payloads decoded (null when SQL cannot read them).
+create or replace view rhythm.executions_view as
+  select e.id,
+    case coalesce(n.kind, 0) when 2 then 'workflow' else 'task' end as kind,
+    n.name,
+    case when o.id is not null then (array['completed', 'failed', 'cancelled'])[o.status]
+         when r.id is not null or l.id is not null then 'pending'
+         when w.suspended then 'suspended'
+         else 'running' end as status,
+    case when o.id is not null then null
+         when r.id is not null then 'ready'
+         when l.id is not null then (array['later', 'retry', 'unknown task'])[l.reason] end as reason,
+    coalesce(q.name, 'default') as queue,
+    coalesce(e.priority, 0::smallint) as priority,
+    e.key, e.tags,
+    coalesce(o.attempts, r.attempts, l.attempts, c.attempts, 0) as attempts,
+    coalesce(o.lost, r.lost, l.lost, c.lost, 0::smallint)::integer as lost,
+    e.parent_id, e.operation, coalesce(e.root_id, e.id) as root_id,
+    d.hash as definition_hash, coalesce(w.definition_id, e.definition_id) as definition_id,
+    e.created_at,
+    case when l.id is not null and l.reason <> 3 then l.available_at end as available_at,
+    coalesce(o.started_at, c.started_at) as started_at,
+    o.finished_at, o.unread_signals,
+    s.line, s.function, rhythm.as_json(s.awaiting) as awaiting, s.taken_at as suspended_at,
+    rhythm.as_json(e.inputs) as inputs,
+    case when o.status = 1 then rhythm.as_json(o.payload) end as output,
+    case when o.status <> 1 then rhythm.as_json(o.payload) end as error,
+    e.inputs as inputs_payload, o.payload as outcome_payload
+  from rhythm.executions e
+  join rhythm.names z on z.id = e.name_id
+  join rhythm.names n on n.id = coalesce(z.resolved_id, z.id)
+  left join rhythm.queues q on q.id = coalesce(e.queue_id, case when n.registered_at is not null then n.queue_id end)
+  left join rhythm.outcomes o on o.id = e.id
+  left join rhythm.ready r on r.queue_id = e.queue_id and r.priority_rank = -e.priority and r.seq = e.seq
+    and r.name_id = case when e.definition_id is null then e.name_id else 0 end
+  left join rhythm.later l on l.id = e.id
+  left join rhythm.waits w on w.id = e.id
+  left join rhythm.definitions d on d.id = e.definition_id
+  left join rhythm.snapshots s on s.id = e.id
+  left join lateral (
+    select u.attempts, u.lost, c.started_at
+      from rhythm.claims c, unnest(c.ids, c.attempts, c.lost) u(id, attempts, lost)
+      where u.id = e.id and o.id is null and r.id is null and l.id is null and not coalesce(w.suspended, false)
+      limit 1) c on o.id is null and r.id is null and l.id is null and not coalesce(w.suspended, false);
+
+-- Executions, newest first (by id), that fit everything given: up to p_limit, those before the id p_before.
+-- Returns rows of executions_view. Raises nothing.
+create or replace function rhythm.list_executions(
+  p_id uuid default null, p_status text default null, p_name text default null, p_kind text default null,
+  p_queue text default null, p_parent uuid default null, p_tags text default null, p_before uuid default null,
+  p_limit integer default 100)
+returns setof rhythm.executions_view
+language plpgsql stable as $$
+begin
+  if p_id is not null then
+    return query select v.* from rhythm.executions_view v where v.id = p_id;
+  elsif p_parent is not null then
+    return query select v.* from rhythm.executions_view v
+      where v.parent_id = p_parent and (p_status is null or v.status = p_status) and (p_name is null or v.name = p_name)
+        and (p_kind is null or v.kind = p_kind) and (p_queue is null or v.queue = p_queue)
+        and (p_tags is null or v.tags @> p_tags::jsonb) and (p_before is null or v.id < p_before)
+      order by v.id desc limit p_limit;
+  elsif p_status in ('pending', 'running', 'suspended', 'failed', 'cancelled') then
+    return query select v.* from (
+        select r.id from rhythm.ready r where p_status = 'pending'
+        union all select l.id from rhythm.later l where p_status = 'pending'
+        union all select u.id from rhythm.claims c, unnest(c.ids) u(id) where p_status = 'running'
+        union all select w.id from rhythm.waits w where p_status = 'suspended' and w.suspended
+        union all select o.id from rhythm.outcomes o where p_status in ('failed', 'cancelled') and o.status <> 1) c
+      join rhythm.executions_view v on v.id = c.id
+      where v.status = p_status and (p_name is null or v.name = p_name)
+        and (p_kind is null or v.kind = p_kind) and (p_queue is null or v.queue = p_queue)
+        and (p_tags is null or v.tags @> p_tags::jsonb) and (p_before is null or v.id < p_before)
+      order by v.id desc limit p_limit;
+  else
+    return query select v.* from rhythm.executions_view v
+      where (p_status is null or v.status = p_status) and (p_name is null or v.name = p_name)
+        and (p_kind is null or v.kind = p_kind) and (p_queue is null or v.queue = p_queue)
+        and (p_tags is null or v.tags @> p_tags::jsonb) and (p_before is null or v.id < p_before)
+      order by v.id desc limit p_limit;
+  end if;
+end $$;
+
+-- The outcomes of those of the given executions that have finished, and which of the others exist.
+-- Returns one row per execution that exists; status is null while it has not finished. Raises nothing.
+create or replace function rhythm.outcomes_of(p_ids uuid[])
+returns table (id uuid, status text, payload bytea, attempts integer, lost smallint, finished_at timestamptz)
+language sql stable as $$
+  select e.id, (array['completed', 'failed', 'cancelled'])[o.status], o.payload, o.attempts, o.lost, o.finished_at
+    from unnest(p_ids) u(id) join rhythm.executions e on e.id = u.id left join rhythm.outcomes o on o.id = u.id
+$$;
+
+-- A workflow's last snapshot and where it stands. Returns no row when there is none. Raises nothing.
+create or replace function rhythm.snapshot_of(p_id uuid)
+returns table (id uuid, version integer, definition_id bigint, snapshot bytea, line integer, function text, awaiting bytea,
+  taken_at timestamptz)
+language sql stable as $$
+  select s.id, s.version, e.definition_id, s.snapshot, s.line, s.function, s.awaiting, s.taken_at
+    from rhythm.snapshots s join rhythm.executions e on e.id = s.id where s.id = p_id
+$$;
+
+-- Each queue's figures. Parked executions count as pending. Counts every row that is not finished. Raises nothing.
+create or replace function rhythm.list_queues()
+returns table (queue text, pending bigint, running bigint, suspended bigint, oldest_pending_seconds double precision,
+  paused boolean)
+language sql stable as $$
+  with p as (
+    select s.queue_id, count(*) as pending, min(s.oldest) as oldest from (
+      select r.queue_id, r.seq as oldest from rhythm.ready r
+      union all select coalesce(l.queue_id, 1), l.seq from rhythm.later l) s group by s.queue_id),
+  c as (
+    select e.queue_id, count(*) as running from rhythm.claims c, unnest(c.ids) u(id)
+      join rhythm.executions e on e.id = u.id group by e.queue_id),
+  w as (select w.queue_id, count(*) as suspended from rhythm.waits w where w.suspended group by w.queue_id)
+  select q.name, coalesce(p.pending, 0), coalesce(c.running, 0), coalesce(w.suspended, 0),
+    (select case when o.age < 0 then 0 else o.age end
+     from (select extract(epoch from rhythm.now() - min(e.created_at))::double precision as age from (
+        (select r.id from rhythm.ready r where r.queue_id = q.id order by r.name_id, r.priority_rank, r.seq limit 1)
+        union all select r.id from rhythm.ready r where r.queue_id = q.id and r.seq = p.oldest
+        union all select l.id from rhythm.later l where l.queue_id = q.id and l.seq = p.oldest) o
+        join rhythm.executions e on e.id = o.id) o), q.paused
+    from rhythm.queues q left join p on p.queue_id = q.id left join c on c.queue_id = q.id left join w on w.queue_id = q.id
+    order by q.name
+$$;
+
+-- Live worker incarnations and how many executions each holds. Raises nothing.
+create or replace function rhythm.list_workers()
+returns table (incarnation uuid, host text, pid integer, version text, queues text[], tasks text[], workflows boolean,
+  running bigint, started_at timestamptz, seen_seconds_ago double precision, heartbeat_timeout_seconds double precision)
+language sql stable as $$
+  select w.incarnation, w.host, w.pid, w.version,
+    array(select q.name from rhythm.queues q where q.id = any(w.queue_ids) order by q.name),
+    array(select n.name from rhythm.names n where n.id = any(w.name_ids) order by n.name), w.workflows,
+    (select count(*) from rhythm.claims c, unnest(c.ids) u(id) where c.incarnation = w.incarnation and u.id is not null),
+    w.started_at, extract(epoch from rhythm.now() - w.seen_at)::double precision, w.heartbeat_timeout_ms / 1000.0
+    from rhythm.workers w order by w.started_at, w.incarnation
+$$;
+
+-- Whether a live worker could run an execution: it claims from its queue and knows its task, or runs workflows.
+-- Returns null when there is no such execution, or it has finished. Raises nothing.
+create or replace function rhythm.can_run(p_id uuid) returns boolean
+language sql stable as $$
+  select exists (
+      select from rhythm.workers w
+        where e.queue_id = any(w.queue_ids) and (e.name_id = any(w.name_ids) or (e.definition_id is not null and w.workflows))
+          and w.seen_at + make_interval(secs => w.heartbeat_timeout_ms / 1000.0) > rhythm.now())
+    from rhythm.executions e
+    where e.id = p_id and not exists (select from rhythm.outcomes o where o.id = e.id)
+$$;
+
+-- Stops or resumes claiming from a queue; what runs is not touched. Returns nothing. Raises RH003 for an unknown queue.
+create or replace function rhythm.pause_queue(p_queue text, p_paused boolean) returns void
+language plpgsql as $$
+begin
+  update rhythm.queues q set paused = p_paused where q.name = p_queue;
+  if not found then
+    raise exception 'no queue is named %', p_queue using errcode = 'RH003';
+  end if;
+end $$;
