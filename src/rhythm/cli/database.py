@@ -38,13 +38,16 @@ def migrate(
     from rhythm.store import migrations
 
     if sql:
-        output.line(migrations.sql_text().rstrip())
+        output.line(migrations.schema_sql().rstrip())
         return
     config = load({"database_url": database_url})
 
     async def work() -> list[str]:
         async with unmigrated(config) as client:
-            return await client.store.pending_migrations() if status else await client.migrate()
+            if not status:
+                return await client.migrate()
+            found = await client.store.schema_status()
+            return list(found.pending) or (["functions"] if found.changed else [])
 
     names = run(work())
     for name in names:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from rhythm.cli import options, output
@@ -22,7 +23,7 @@ def queues(database_url: options.DatabaseUrl = None, as_json: options.Json = Fal
 
     config = load({"database_url": database_url})
 
-    async def work() -> list[QueueInfo]:
+    async def work() -> Sequence[QueueInfo]:
         async with connected(config) as client:
             return await client.store.queues()
 
@@ -55,7 +56,7 @@ def workers(database_url: options.DatabaseUrl = None, as_json: options.Json = Fa
 
     config = load({"database_url": database_url})
 
-    async def work() -> list[WorkerInfo]:
+    async def work() -> Sequence[WorkerInfo]:
         async with connected(config) as client:
             return await client.store.workers()
 

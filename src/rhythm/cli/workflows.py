@@ -37,10 +37,10 @@ def check(paths: Paths, app: options.App = None, as_json: options.Json = False) 
 
     Example: rhythm check workflows
     """
+    files = _read(paths)
+    options.import_apps(tuple(app or ()))
     from rhythm.engine import check_source
 
-    options.import_apps(tuple(app or ()))
-    files = _read(paths)
     failed = False
     for path, source in files.items():
         failed = output.show_diagnostics(check_source(source, path), {path: source}, as_json=as_json) or failed
@@ -93,12 +93,14 @@ def evaluate(
 
     Example: rhythm eval workflows/processOrder.flow --app tasks --inputs '{"orderId": "o-1", "amount": 25}'
     """
+    given = options.read_inputs(inputs)
+    if not Path(file).is_file():
+        raise InvalidInput(f"no such file: {file}")
+    ((path, source),) = _read([file]).items()
+    options.import_apps(tuple(app or ()))
     from rhythm.engine import check_source
     from rhythm.tasks import REGISTRY
 
-    given = options.read_inputs(inputs)
-    options.import_apps(tuple(app or ()))
-    ((path, source),) = _read([file]).items() if Path(file).is_file() else _not_a_file(file)
     if output.show_diagnostics(_errors(check_source(source, path)), {path: source}, as_json=as_json):
         raise typer.Exit(output.USAGE)
     outcome = _evaluate(source, given, {name: _callable(task) for name, task in REGISTRY.as_dict().items()}, snapshot)
@@ -145,10 +147,6 @@ def _callable(task: Task[..., Any]) -> Callable[[Any], Awaitable[Any]]:
 
 def _errors(diagnostics: Sequence[Any]) -> list[Any]:
     return [diagnostic for diagnostic in diagnostics if diagnostic.severity == "error"]
-
-
-def _not_a_file(file: str) -> Any:
-    raise InvalidInput(f"no such file: {file}")
 
 
 def _read(paths: Sequence[str]) -> dict[str, str]:
