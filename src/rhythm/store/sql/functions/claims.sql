@@ -87,6 +87,8 @@ create or replace function rhythm.find_ready(
 language plpgsql as $$
 declare
   v_name integer;
+  v_locked bigint;
+  v_wanted bigint;
 begin
   if exists (select from rhythm.queues q where q.id = p_queue and q.paused) then
     return;
@@ -109,13 +111,25 @@ begin
             order by r.priority_rank, r.seq limit p_limit) f
         order by f.priority_rank, f.seq limit p_limit),
     shares as materialized (select f.name_id, count(*) as count from first f group by f.name_id)
-    select array_agg(s.row), sum(s.size) into o_rows, o_size
+    select array_agg(s.row) filter (where s.before < p_bytes), sum(s.size) filter (where s.before < p_bytes), count(*),
+           (select sum(h.count) from shares h)
+      into o_rows, o_size, v_locked, v_wanted
       from (select c.row, c.size, sum(c.size) over (order by c.priority_rank, c.seq rows unbounded preceding) - c.size as before
             from shares h cross join lateral (
               select r.ctid as row, r.size::bigint as size, r.priority_rank, r.seq from rhythm.ready r
                 where r.queue_id = p_queue and r.name_id = h.name_id and r.lost = 0
-                order by r.priority_rank, r.seq limit h.count for update skip locked) c) s
-      where s.before < p_bytes;
+                order by r.priority_rank, r.seq limit h.count for update skip locked) c) s;
+    -- Others were there first: take what they have left, name by name.
+    if v_locked < v_wanted and coalesce(o_size, 0) < p_bytes then
+      foreach v_name in array p_names loop
+        exit when coalesce(cardinality(o_rows), 0) >= p_limit;
+        select o_rows || array_agg(c.row), coalesce(o_size, 0) + coalesce(sum(c.size), 0) into o_rows, o_size
+          from (select r.ctid as row, r.size from rhythm.ready r
+                where r.queue_id = p_queue and r.name_id = v_name and r.lost = 0 and r.ctid <> all(coalesce(o_rows, '{}'))
+                order by r.priority_rank, r.seq limit p_limit - coalesce(cardinality(o_rows), 0) for update skip locked) c;
+        exit when o_size >= p_bytes;
+      end loop;
+    end if;
   end if;
 end $$;
 

@@ -17,7 +17,7 @@ end $$;
 create or replace function rhythm.apply_groups(
   p_modes smallint[], p_members int4multirange[], p_remaining integer[], p_operations integer[], p_fulfilled boolean[],
   out o_wake boolean, out o_remaining integer[])
-language plpgsql immutable as $$
+language plpgsql immutable strict as $$
 declare
   v_in_group boolean;
 begin

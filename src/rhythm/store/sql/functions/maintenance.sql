@@ -19,7 +19,7 @@ begin
   o_moved := 0;
   o_more := false;
   perform 1 from rhythm.maintenance m
-    where m.last_at not between v_now - interval '2 s' and v_now for update skip locked;
+    where not (m.last_at > v_now - interval '2 s' and m.last_at <= v_now) for update skip locked;
   if found then
     update rhythm.maintenance m set last_at = v_now;
     o_reclaimed := rhythm.reclaim(v_now, rhythm.bury_workers(v_now), 100);
