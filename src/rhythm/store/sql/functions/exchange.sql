@@ -256,7 +256,11 @@ begin
         p_child_retries, p_child_retry, p_child_timeouts, p_timer_commit, p_timer_operations,
         p_timer_delays, p_timer_due, p_drop_commit, p_drop_operations, p_group_commit, p_group_modes, p_group_members,
         p_group_counts, p_cancel_commit, p_cancel_ids) c;
-    o_refused := o_refused || v_refused;
+    if v_refused <> '{}' then    -- a refused continuation is no refused report
+      o_refused := o_refused || array(
+        select u.id from unnest(p_commit_ids, p_commit_report) u(id, report)
+          where u.report is not null and u.id = any(v_refused));
+    end if;
     o_queues := o_queues || v_queues;
   end if;
 end $$;

@@ -115,7 +115,8 @@ begin
   return cardinality(v_ids);
 end $$;
 
--- Keeps a worker incarnation alive. Returns the executions it holds that somebody wants cancelled.
+-- Keeps a worker incarnation alive. Returns the tasks it holds that somebody wants cancelled (workflows are told by a
+-- delivery).
 -- Raises RH002 when it is not registered or has been declared dead.
 create or replace function rhythm.heartbeat(p_incarnation uuid) returns uuid[]
 language plpgsql as $$
@@ -131,7 +132,7 @@ begin
   end if;
   return array(
     select u.id from rhythm.claims c, unnest(c.ids) u(id) join rhythm.cancels x on x.id = u.id
-      where c.incarnation = p_incarnation);
+      where c.incarnation = p_incarnation and not exists (select from rhythm.waits w where w.id = u.id));
 end $$;
 
 -- Ends a worker incarnation that has drained. What it still holds is taken over as if it had died.
