@@ -55,8 +55,9 @@ begin
   return greatest(v_delay * (1 + v_jitter * (2 * random() - 1)), 0);
 end $$;
 
--- p_from plus seconds, as far as dates reach: a sleep of a million years is one that does not end, not an error.
+-- p_from plus seconds (null: null), as far as dates reach: a sleep of a million years does not end, and is no error.
+-- Raises nothing.
 create or replace function rhythm.time_after(p_from timestamptz, p_seconds double precision) returns timestamptz
 language sql immutable as $$
-  select p_from + make_interval(secs => greatest(least(p_seconds, 1e11), -1e9))
+  select p_from + make_interval(secs => case when p_seconds < -1e9 then -1e9 when p_seconds > 1e11 then 1e11 else p_seconds end)
 $$;
