@@ -1,0 +1,382 @@
+"""task, child, sleep, signal, cancel: what a workflow asks of the outside world.
+
+Each call checks its arguments, copies its inputs to JSON at once (a later change of the object does not reach the
+task), takes the next sequence number and leaves a command in the realm; nothing leaves the process before the
+activation ends. The promise is settled by the engine when the outcome arrives, in a turn of its own.
+
+    task(name, inputs?, options?)    child(name, inputs?, options?)    -> promise of the output
+    sleep(duration | Date)                                             -> promise of undefined
+    signal(name, {timeout}?)                                           -> promise of the payload
+    cancel(promise)                                                    -> whether anything is being cancelled
+
+A wrong argument is a TypeError thrown by the call, never a rejected promise: it is a bug at that line. Options are
+checked completely; an unknown one is refused by name.
+
+`cancel_operation` and `cancel_all` are also what a cancel request from outside uses. Rejected at once is only what
+has had no effect yet; a task or child that may have been claimed is asked to stop, and settles with what happened.
+"""
+
+from __future__ import annotations
+
+import math
+import uuid
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+from rhythm.durations import parse_milliseconds
+from rhythm.errors import InvalidDuration
+from rhythm.language.boundary import to_json
+from rhythm.language.promises import HostOperation, Promise, Realm
+from rhythm.language.values_types import (
+    UNDEFINED,
+    Builtin,
+    JSDate,
+    JSError,
+    LimitError,
+    Value,
+    current_realm,
+    throw_type_error,
+)
+from rhythm.model import NAME_LENGTH_MAX, PRIORITY_MAX, PRIORITY_MIN
+
+OPERATIONS_MAX: Final = 100_000  #: Outstanding host operations of one execution.
+RETRIES_MAX: Final = 100_000  #: Of one task.
+DELAY_MS_MAX: Final = 10 * 366 * 86_400_000.0  #: Ten years, as everywhere in Rhythm.
+ERROR_NAMES_MAX: Final = 100  #: Names in retryOn and noRetryOn.
+
+
+@dataclass(frozen=True, slots=True)
+class StartChild:
+    """Start a task or a child workflow."""
+
+    operation: int
+    id: str  #: Minted here, so that a repeated commit starts nothing twice.
+    kind: str  #: "task" or "workflow".
+    name: str
+    inputs: bytes  #: JSON.
+    #: Only what the call has set: key, retries, retry, timeout_seconds, deadline_seconds, queue, priority,
+    #: delay_seconds, on_cancel, cancellable. `retry` holds initial and max (seconds), factor, jitter, retry_on, no_retry_on.
+    options: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class StartTimer:
+    """Arm a timer for a sleep, or for the timeout of a signal wait. One of the two times is set."""
+
+    operation: int
+    delay_ms: float | None = None  #: Counted from the commit.
+    due_at_ms: float | None = None  #: An absolute time, milliseconds since the epoch.
+
+
+@dataclass(frozen=True, slots=True)
+class DropTimer:
+    """Delete the timer of an operation."""
+
+    operation: int
+
+
+@dataclass(frozen=True, slots=True)
+class CancelChild:
+    """Cancel a started task or child: remove it when nobody has claimed it, else ask it to stop."""
+
+    operation: int
+    id: str
+
+
+Command = StartChild | StartTimer | DropTimer | CancelChild
+
+
+# Calls -------------------------------------------------------------------------------------------
+
+
+def _task(name: Value = UNDEFINED, inputs: Value = UNDEFINED, options: Value = UNDEFINED, *_: Value) -> Value:
+    return _start_child("task", "task", name, inputs, _options(options, "task", _TASK_OPTIONS))
+
+
+def _child(name: Value = UNDEFINED, inputs: Value = UNDEFINED, options: Value = UNDEFINED, *_: Value) -> Value:
+    return _start_child("child", "workflow", name, inputs, _options(options, "child", _CHILD_OPTIONS))
+
+
+def _start_child(kind: str, started: str, name: Value, inputs: Value, options: dict[str, Any]) -> Promise:
+    name = _name(name, "task" if kind == "task" else "workflow")
+    payload = b"{}" if inputs is UNDEFINED else to_json(inputs, f"inputs of {kind} {name}")
+    realm: Realm = current_realm()
+    operation = _operation(realm, kind, name)
+    operation.child_id = options.pop("id", None) or realm.new_id()
+    operation.on_cancel = options.get("on_cancel", "cancel")
+    operation.can_cancel = options.get("cancellable", True)
+    realm.commands.append(StartChild(operation.number, operation.child_id, started, name, payload, options))
+    return operation.promise
+
+
+def _sleep(duration: Value = UNDEFINED, *_: Value) -> Value:
+    realm: Realm = current_realm()
+    if duration.__class__ is JSDate:
+        due = duration.ms
+        if not abs(due) <= 8.64e15:
+            throw_type_error("sleep was given an invalid Date")
+        operation = _operation(realm, "timer", "")
+        command = StartTimer(operation.number, due_at_ms=due)
+    else:
+        delay = _milliseconds(duration, "sleep")
+        operation = _operation(realm, "timer", "")
+        due = operation.since_ms + delay
+        command = StartTimer(operation.number, delay_ms=delay)
+    operation.due_at_ms = due
+    realm.commands.append(command)
+    return operation.promise
+
+
+def _signal(name: Value = UNDEFINED, options: Value = UNDEFINED, *_: Value) -> Value:
+    name = _name(name, "signal")
+    timeout = _options(options, "signal", _SIGNAL_OPTIONS).get("timeout_seconds")
+    realm: Realm = current_realm()
+    operation = _operation(realm, "signal", name)
+    if timeout is not None:
+        operation.due_at_ms = operation.since_ms + timeout * 1000.0
+        realm.commands.append(StartTimer(operation.number, delay_ms=timeout * 1000.0))
+    return operation.promise
+
+
+def _cancel(promise: Value = UNDEFINED, *_: Value) -> Value:
+    if promise.__class__ is not Promise:
+        throw_type_error("cancel needs the promise that task, child, sleep or signal returned")
+    operation = promise.operation
+    return operation is not None and cancel_operation(promise.realm, operation)
+
+
+def _operation(realm: Realm, kind: str, name: str) -> HostOperation:
+    if len(realm.operations) >= OPERATIONS_MAX:
+        raise LimitError(f"more than {OPERATIONS_MAX:,} host operations are outstanding")
+    number = realm.next_number
+    realm.next_number = number + 1
+    promise = Promise(realm)
+    operation = HostOperation(number, kind, name, promise)
+    operation.since_ms = realm.now_ms()
+    promise.operation = operation
+    realm.operations[number] = operation
+    return operation
+
+
+# Cancelling --------------------------------------------------------------------------------------
+
+
+def cancel_operation(realm: Realm, operation: HostOperation) -> bool:
+    """Cancel one outstanding operation. False when it says that it must not be."""
+    if not operation.can_cancel:
+        return False
+    if operation.kind in ("timer", "signal"):
+        finish_operation(realm, operation)
+        realm.reject_promise(operation.promise, cancelled_error(operation))
+        return True
+    start = _uncommitted(realm, operation, StartChild)
+    if operation.on_cancel == "abandon":
+        finish_operation(realm, operation)
+        realm.reject_promise(operation.promise, cancelled_error(operation))
+    elif start is not None:
+        realm.commands.remove(start)
+        finish_operation(realm, operation)
+        realm.reject_promise(operation.promise, cancelled_error(operation))
+    elif not operation.asked:
+        operation.asked = True
+        realm.commands.append(CancelChild(operation.number, operation.child_id))
+    return True
+
+
+def cancel_all(realm: Realm) -> None:
+    """Carry out a cancel request for the whole execution: `ctx.cancelled`, then every outstanding operation."""
+    realm.cancelled = True
+    if realm.ctx.__class__ is dict:
+        realm.ctx["cancelled"] = True
+    for operation in list(realm.operations.values()):
+        cancel_operation(realm, operation)
+
+
+def finish_operation(realm: Realm, operation: HostOperation, *, timer_fired: bool = False) -> None:
+    """Take an operation out of the outstanding ones; drops its timer unless that is what has just fired."""
+    del realm.operations[operation.number]
+    operation.promise.operation = None
+    if operation.due_at_ms is not None and not timer_fired:
+        armed = _uncommitted(realm, operation, StartTimer)
+        if armed is not None:
+            realm.commands.remove(armed)
+        else:
+            realm.commands.append(DropTimer(operation.number))
+
+
+def cancelled_error(operation: HostOperation) -> JSError:
+    """The CancelledError an operation is rejected with."""
+    error = JSError("Error", f"{describe(operation)} was cancelled")
+    return _named(error, "CancelledError", operation, type="cancelled")
+
+
+def timeout_error(operation: HostOperation) -> JSError:
+    """The TimeoutError of a signal wait."""
+    error = JSError("Error", f"{describe(operation)} timed out")
+    return _named(error, "TimeoutError", operation, type="timeout")
+
+
+def describe(operation: HostOperation) -> str:
+    """The operation for people: `task chargeCard`, `sleep`, `signal approval`."""
+    return "sleep" if operation.kind == "timer" else f"{operation.kind} {operation.name}"
+
+
+def _named(error: JSError, name: str, operation: HostOperation, **props: Value) -> JSError:
+    error.props["stack"] = error.props["stack"].replace("Error", name, 1)
+    error.props["name"] = name
+    if operation.kind in ("task", "child"):
+        error.props["task" if operation.kind == "task" else "workflow"] = operation.name
+        error.props["executionId"] = operation.child_id
+    error.props.update(props)
+    return error
+
+
+def _uncommitted(realm: Realm, operation: HostOperation, command_class: type) -> Any:
+    for command in reversed(realm.commands):
+        if command.operation == operation.number and command.__class__ is command_class:
+            return command
+    return None
+
+
+# Arguments ---------------------------------------------------------------------------------------
+
+
+def _name(value: Value, what: str) -> str:
+    if value.__class__ is not str:
+        throw_type_error(f"the name of a {what} must be a string")
+    if not 1 <= len(value) <= NAME_LENGTH_MAX:
+        throw_type_error(f"the name of a {what} must have 1 to {NAME_LENGTH_MAX} characters")
+    if not value.isprintable():
+        throw_type_error(f"the name of a {what} must not have control characters or half an emoji in it")
+    return value  # type: ignore[no-any-return]  # checked by class above
+
+
+def _milliseconds(value: Value, what: str) -> float:
+    if value.__class__ is float:
+        if math.isnan(value) or value > DELAY_MS_MAX:
+            throw_type_error(f"{what}: {'NaN' if math.isnan(value) else value} is not a duration of at most ten years")
+        return value if value > 0 else 0.0
+    if value.__class__ is str:
+        try:
+            return parse_milliseconds(value)
+        except InvalidDuration as error:
+            throw_type_error(f"{what}: {error}")
+    throw_type_error(f"{what} needs a duration: milliseconds, or a string like '30s', '5m', '2h', '3d'")
+
+
+def _seconds(value: Value, what: str) -> float:
+    return _milliseconds(value, what) / 1000.0
+
+
+def _delay(value: Value, what: str) -> float:
+    if value.__class__ is JSDate:
+        return _milliseconds(value.ms - current_realm().now_ms(), what) / 1000.0
+    return _seconds(value, what)
+
+
+def _number(low: float, high: float, *, whole: bool) -> Callable[[Value, str], float | int]:
+    def check(value: Value, what: str) -> float | int:
+        if value.__class__ is not float or not low <= value <= high or (whole and value != int(value)):
+            kind = "a whole number" if whole else "a number"
+            throw_type_error(f"{what} must be {kind} from {low:g} to {high:g}")
+        return int(value) if whole else float(value)
+
+    return check
+
+
+def _text(value: Value, what: str) -> str:
+    return _name(value, what)
+
+
+def _boolean(value: Value, what: str) -> bool:
+    if value.__class__ is not bool:
+        throw_type_error(f"{what} must be true or false")
+    return bool(value)
+
+
+def _on_cancel(value: Value, what: str) -> str:
+    if value not in ("cancel", "abandon"):
+        throw_type_error(f'{what} must be "cancel" or "abandon"')
+    return str(value)
+
+
+def _uuid(value: Value, what: str) -> str:
+    try:
+        return str(uuid.UUID(value))
+    except (ValueError, AttributeError, TypeError):
+        throw_type_error(f"{what} must be a UUID")
+
+
+def _names(value: Value, what: str) -> list[str]:
+    if value.__class__ is not list or len(value) > ERROR_NAMES_MAX:
+        throw_type_error(f"{what} must be an array of at most {ERROR_NAMES_MAX} error names")
+    return [_name(item, f"{what} entry") for item in value]
+
+
+def _retry(value: Value, what: str) -> dict[str, Any]:
+    return _options(value, what, _RETRY_OPTIONS)
+
+
+#: Option in the flow -> (its name in the command, check). Undefined counts as not given.
+_Options = dict[str, tuple[str, Callable[[Value, str], Any]]]
+
+_RETRY_OPTIONS: Final[_Options] = {
+    "initial": ("initial", _seconds),
+    "factor": ("factor", _number(1, 1000, whole=False)),
+    "max": ("max", _seconds),
+    "jitter": ("jitter", _number(0, 1, whole=False)),
+    "retryOn": ("retry_on", _names),
+    "noRetryOn": ("no_retry_on", _names),
+}
+_CHILD_OPTIONS: Final[_Options] = {
+    "key": ("key", _text),
+    "id": ("id", _uuid),
+    "deadline": ("deadline_seconds", _delay),
+    "onCancel": ("on_cancel", _on_cancel),
+}
+_TASK_OPTIONS: Final[_Options] = {
+    "key": ("key", _text),
+    "retries": ("retries", _number(0, RETRIES_MAX, whole=True)),
+    "retry": ("retry", _retry),
+    "timeout": ("timeout_seconds", _seconds),
+    "deadline": ("deadline_seconds", _delay),
+    "queue": ("queue", _text),
+    "priority": ("priority", _number(PRIORITY_MIN, PRIORITY_MAX, whole=True)),
+    "delay": ("delay_seconds", _delay),
+    "onCancel": ("on_cancel", _on_cancel),
+    "cancellable": ("cancellable", _boolean),
+}
+_SIGNAL_OPTIONS: Final[_Options] = {"timeout": ("timeout_seconds", _seconds)}
+
+
+def _options(value: Value, what: str, known: _Options) -> dict[str, Any]:
+    if value is UNDEFINED:
+        return {}
+    if value.__class__ is not dict:
+        throw_type_error(f"the options of {what} must be an object")
+    options: dict[str, Any] = {}
+    for name, given in value.items():
+        entry = known.get(name)
+        if entry is None:
+            throw_type_error(f"{what} has no option {name!r}; it has {', '.join(known)}")
+        if given is not UNDEFINED:
+            options[entry[0]] = entry[1](given, f"option {name} of {what}")
+    return options
+
+
+TASK: Final = Builtin("task", _task)
+CHILD: Final = Builtin("child", _child)
+SLEEP: Final = Builtin("sleep", _sleep)
+SIGNAL: Final = Builtin("signal", _signal)
+CANCEL: Final = Builtin("cancel", _cancel)
+
+#: The workflow globals of this file, by name.
+HOST_GLOBALS: Final[dict[str, Builtin]] = {
+    "task": TASK,
+    "child": CHILD,
+    "sleep": SLEEP,
+    "signal": SIGNAL,
+    "cancel": CANCEL,
+}
+
