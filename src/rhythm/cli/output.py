@@ -8,6 +8,7 @@ Passwords in URLs are masked in every message.
 from __future__ import annotations
 
 import json
+import re
 import sys
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
@@ -29,6 +30,7 @@ from rhythm.errors import (
 
 DONE, FAILED, USAGE, UNREACHABLE = 0, 1, 2, 3  #: exit codes
 CELL_LENGTH_MAX = 120  #: characters of one cell of a table, and of a variable's value
+_LINE_END = re.compile("\r\n|[\n\r\u2028\u2029]")  # as the language counts lines
 _FAILURES = (CompileError, ExecutionFailed, ExecutionCancelled, ExecutionFinished, SignalRefused, StartRefused)
 _UNREACHABLE = (NotConfigured, DatabaseUnavailable, SchemaMismatch, WaitTimeout)
 
@@ -149,10 +151,10 @@ def diagnostic_text(diagnostic: Diagnostic, source: str | None) -> str:
 
 def source_excerpt(source: str, number: int, column: int, width: int = 1, note: str = "") -> str:
     """A source line with a mark under `width` characters from `column` on, followed by a note; "" past the end."""
-    lines = source.split("\n")
+    lines = _LINE_END.split(source)
     if not 1 <= number <= len(lines):
         return ""
-    text = visible(lines[number - 1].rstrip("\r"), lines=True)
+    text = visible(lines[number - 1], lines=True)
     margin = " " * len(str(number))
     # Tabs stay tabs below the line, so that the mark stands where the reader sees the text.
     indent = "".join("\t" if c == "\t" else " " for c in text[: column - 1])
