@@ -13,6 +13,35 @@ create or replace function rhythm.insert_executions(
   out o_inserted uuid[], out o_queues integer[])
 language plpgsql as $$
 declare
+  v_rows integer[];
+begin
+  -- `on conflict do nothing` costs a sixth of a start, so it is not used: an id that exists is rare, and then the rows
+  -- are inserted again without it. Another one may appear in between, hence the loop.
+  for v_turn in 1 .. 100 loop
+    begin
+      select i.o_inserted, i.o_queues into o_inserted, o_queues
+        from rhythm.insert_rows(p_now, v_rows, p_ids, p_inputs, p_name, p_names, p_queue, p_queues, p_priorities, p_available,
+          p_delays, p_keys, p_retries, p_retry, p_timeouts, p_tags, p_definitions, p_parents, p_operations, p_roots) i;
+      return;
+    exception when unique_violation then
+      v_rows := array(
+        select min(u.row)::integer from unnest(p_ids) with ordinality u(id, row)
+          where not exists (select from rhythm.executions e where e.id = u.id) group by u.id order by 1);
+    end;
+  end loop;
+  raise exception 'rows of executions that do not exist' using errcode = 'XX000';
+end $$;
+
+-- The rows of insert_executions at the given positions (null: all), none of which exists. Internal. Raises 23505 if one
+-- does.
+create or replace function rhythm.insert_rows(
+  p_now timestamptz, p_rows integer[], p_ids uuid[], p_inputs bytea[], p_name integer[], p_names integer[],
+  p_queue integer[], p_queues integer[], p_priorities integer[], p_available timestamptz[], p_delays double precision[],
+  p_keys text[], p_retries integer[], p_retry text[], p_timeouts bigint[], p_tags text[], p_definitions bigint[],
+  p_parents uuid[], p_operations integer[], p_roots uuid[],
+  out o_inserted uuid[], out o_queues integer[])
+language plpgsql as $$
+declare
   v_queue_ids integer[];
   v_retries integer[];
   v_retry jsonb[];
@@ -46,10 +75,10 @@ begin
       case when u.delay > 0 then rhythm.time_after(p_now, u.delay) when u.available_at > p_now then u.available_at end,
       u.key, coalesce(u.retry::jsonb, v_retry[u.name]), u.tags::jsonb, u.inputs
     from unnest(p_ids, p_inputs, p_name, p_queue, p_priorities, p_available, p_delays, p_keys, p_retries, p_retry,
-                p_timeouts, p_tags, p_definitions, p_parents, p_operations, p_roots)
+                p_timeouts, p_tags, p_definitions, p_parents, p_operations, p_roots) with ordinality
       u(id, inputs, name, queue, priority, available_at, delay, key, retries, retry,
-        timeout_ms, tags, definition_id, parent_id, operation, root_id)
-    on conflict (id) do nothing
+        timeout_ms, tags, definition_id, parent_id, operation, root_id, row)
+    where p_rows is null or u.row = any(p_rows)
     returning e.id, e.seq, e.name_id, e.queue_id, e.priority, e.available_at, e.definition_id,
       octet_length(e.inputs) as size,
       e.name_id = any(v_unknown) as unknown, e.name_id = any(v_workflows) as workflow),
