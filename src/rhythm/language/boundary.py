@@ -1,0 +1,283 @@
+"""The boundary: JSON in, JSON out, the same rules for `evaluate`, workers and clients.
+
+In: numbers become doubles; a whole number that no double holds exactly is refused with its path, never rounded; keys
+as given (`__proto__` is an own key), later duplicates win. Out: the rules of JSON.stringify, but loud: NaN, infinities,
+functions, promises, Map, Set and cycles are a TypeError that names the path; whole numbers below 1e21 have no fraction;
+an Error becomes {name, message, cause?, own properties}. Written ASCII-escaped. Nesting beyond DEPTH_MAX is refused both
+ways.
+
+Failures: `to_json` throws flow TypeErrors (JSThrow) at the call that caused them; `from_json` raises InvalidInput.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from types import FunctionType
+from typing import Any, Final
+
+import msgspec
+
+from rhythm.errors import InvalidInput
+from rhythm.language.builtins.date import iso_text
+from rhythm.language.members import own_keys
+from rhythm.language.operators import describe
+from rhythm.language.tokens import to_units
+from rhythm.language.values_map import JSIterator, JSMap, JSSet
+from rhythm.language.values_types import (
+    UNDEFINED,
+    EmptySlots,
+    JSDate,
+    JSError,
+    Namespace,
+    NativeFunction,
+    Value,
+    is_callable,
+    throw_type_error,
+)
+
+DEPTH_MAX: Final = 1000  #: Levels of objects and arrays.
+_EXACT: Final = 2**53
+_decode = msgspec.json.Decoder().decode
+_quote = json.JSONEncoder(ensure_ascii=True).encode
+
+
+# In -----------------------------------------------------------------------------------------------
+
+
+def from_json(data: bytes, what: str = "value") -> Value:
+    """The flow value of JSON bytes. Raises InvalidInput naming the path of what flows cannot hold."""
+    try:
+        value = _decode(data)
+    except (msgspec.DecodeError, RecursionError):
+        try:
+            value = json.loads(data)
+        except (ValueError, RecursionError) as error:
+            raise InvalidInput(f"{what} is not JSON that flows can read: {error}") from None
+    return from_plain(value, what)
+
+
+def from_plain(value: Any, what: str = "value") -> Value:
+    """The flow value of JSON-shaped Python data. Raises InvalidInput as ``from_json``."""
+    return _convert(value, what, "$", 0)
+
+
+def _convert(value: Any, what: str, path: str, depth: int) -> Value:
+    kind = value.__class__
+    if kind is str:
+        return value if value.isascii() else to_units(value)
+    if kind is int:
+        if -_EXACT <= value <= _EXACT:
+            return float(value)
+        return _big(value, what, path)
+    if kind is float:
+        if not math.isfinite(value):
+            raise InvalidInput(f"{what}: {path} is {value!r}, which JSON cannot hold")
+        return value
+    if value is None or kind is bool:
+        return value
+    if depth >= DEPTH_MAX:
+        raise InvalidInput(f"{what} is nested deeper than {DEPTH_MAX} levels")
+    if kind is dict:
+        return {
+            (key if key.isascii() else to_units(key)): (
+                item if item.__class__ is str and item.isascii() else _convert(item, what, f"{path}.{key}", depth + 1)
+            )
+            for key, item in value.items()
+        }
+    if kind is list or kind is tuple:
+        return [_convert(item, what, f"{path}[{index}]", depth + 1) for index, item in enumerate(value)]
+    raise InvalidInput(f"{what}: {path} is a {kind.__name__}, which JSON cannot hold")
+
+
+def _big(value: int, what: str, path: str) -> float:
+    try:
+        exact = float(value)
+    except OverflowError:
+        exact = math.inf
+    if exact != value:
+        raise InvalidInput(f"{what}: {path} is {value}, which no double holds exactly; pass ids and big numbers as strings")
+    return exact
+
+
+# Out ----------------------------------------------------------------------------------------------
+
+
+def to_json(value: Value, what: str) -> bytes:
+    """JSON bytes of a flow value. Throws a TypeError with the path of what JSON cannot hold."""
+    text = _Writer(what).write(value, "$", "", 0)
+    return b"null" if text is None else text.encode("ascii")
+
+
+def to_plain(value: Value, what: str) -> Any:
+    """The same as JSON-shaped Python data."""
+    return json.loads(to_json(value, what))
+
+
+class _Writer:
+    def __init__(self, what: str) -> None:
+        self.what = what
+        self.active: set[int] = set()
+
+    def fail(self, path: str, problem: str) -> None:
+        throw_type_error(f"{self.what} {path} {problem}")
+
+    def write(self, value: Value, path: str, key: str, depth: int) -> str | None:
+        """The text; None for undefined."""
+        kind = value.__class__
+        if kind is str:
+            return _quote(value)
+        if kind is float:
+            return self.number(value, path)
+        if value is None:
+            return "null"
+        if kind is bool:
+            return "true" if value else "false"
+        if value is UNDEFINED:
+            return None
+        if kind is JSDate:
+            return "null" if value.ms != value.ms else f'"{iso_text(value.ms)}"'
+        return self.structure(value, path, key, depth)
+
+    def number(self, value: float, path: str) -> str:
+        if value.is_integer() and abs(value) < 1e21:
+            return str(int(value))
+        if not math.isfinite(value):
+            self.fail(path, f"is {describe(value)}, which JSON cannot hold")
+        return repr(value)
+
+    def structure(self, value: Value, path: str, key: str, depth: int) -> str | None:
+        kind = value.__class__
+        if depth >= DEPTH_MAX:
+            self.fail(path[:200], f"is nested deeper than {DEPTH_MAX} levels")
+        if id(value) in self.active:
+            self.fail(path, "is part of a cycle")
+        self.active.add(id(value))
+        try:
+            if kind is dict:
+                own = value.get("toJSON")
+                if own is not None and is_callable(own):
+                    result = own(key) if own.__class__ is FunctionType else own.call(key)
+                    if result is not value:
+                        return self.write(result, path, key, depth)
+                return self.object(value, path, depth)
+            if kind is list:
+                parts = [self.write(item, f"{path}[{index}]", str(index), depth + 1) or "null" for index, item in enumerate(value)]
+                return f"[{','.join(parts)}]"
+            if kind is JSError:
+                return self.object(error_properties(value), path, depth)
+        finally:
+            self.active.discard(id(value))
+        self.fail(path, f"is {_name(value)}, which JSON cannot hold")
+        return None
+
+    def object(self, value: dict[str, Value], path: str, depth: int) -> str:
+        parts = []
+        for key in own_keys(value):
+            text = self.write(value[key], f"{path}.{key}", key, depth + 1)
+            if text is not None:
+                parts.append(f"{_quote(key)}:{text}")
+        return f"{{{','.join(parts)}}}"
+
+
+def _name(value: Value) -> str:
+    if value.__class__ is FunctionType or isinstance(value, NativeFunction):
+        return "a function"
+    names = {JSMap: "a Map", JSSet: "a Set", JSIterator: "an iterator", EmptySlots: "an array with holes", Namespace: "a builtin"}
+    return names.get(value.__class__, "a promise")
+
+
+def error_properties(error: JSError) -> dict[str, Value]:
+    """An error as a plain object: name, message, cause if there is one, own enumerable properties."""
+    props = error.props
+    result: dict[str, Value] = {"name": props.get("name", error.kind), "message": props.get("message", "")}
+    if "cause" in props:
+        result["cause"] = props["cause"]
+    if error.kind == "AggregateError" and "errors" in props:
+        result["errors"] = props["errors"]
+    for key, value in error.enumerable().items():
+        if key not in result:
+            result[key] = value
+    return result
+
+
+# Errors across the boundary -----------------------------------------------------------------------
+
+_PAYLOAD_FIELDS: Final = ("task", "workflow", "executionId", "attempts", "type", "data", "retryable")
+_HIDDEN_FIELDS: Final = frozenset({"name", "message", "cause", "stack", "traceback", "props"})
+
+
+def error_from_payload(payload: dict[str, Any]) -> Value:
+    """The value a flow catches for a stored failure: an Error, or what was thrown."""
+    if "thrown" in payload:
+        return from_plain(payload["thrown"])
+    return _error(payload, 0)
+
+
+def _error(payload: dict[str, Any], depth: int) -> JSError:
+    name = to_units(str(payload.get("name") or "Error"))
+    message = to_units(str(payload.get("message") or ""))
+    error = JSError("Error", message, header=f"{name}: {message}" if message else name)
+    error.props["name"] = name
+    error.hidden = error.hidden | {"name"}
+    extra = payload.get("props")
+    fields = {**(extra if isinstance(extra, dict) else {}), **{key: payload[key] for key in _PAYLOAD_FIELDS if key in payload}}
+    for key, value in fields.items():
+        if key not in _HIDDEN_FIELDS:
+            error.props[to_units(key)] = from_plain(value)
+    cause = payload.get("cause")
+    if isinstance(cause, dict) and "message" in cause and depth < 20:
+        error.props["cause"] = _error(cause, depth + 1)
+    elif cause is not None:
+        error.props["cause"] = from_plain(cause)
+    return error
+
+
+def error_payload(value: Value) -> dict[str, Any]:
+    """What is stored of a value that a flow threw: {"name", "message", "stack", …}, or {"thrown"}.
+
+    Properties that JSON cannot hold are left out: a failure must never fail to be stored.
+    """
+    if value.__class__ is not JSError:
+        try:
+            return {"thrown": to_plain(value, "thrown value")}
+        except Exception:  # noqa: BLE001  (whatever it is, the failure itself has to be kept)
+            return {"thrown": describe(value)}
+    return _error_payload(value, 0)
+
+
+def _error_payload(error: JSError, depth: int) -> dict[str, Any]:
+    props = error.props
+    payload: dict[str, Any] = {
+        "name": _text(props.get("name", error.kind)),
+        "message": _text(props.get("message", "")),
+        "type": "failed",
+        "stack": _text(props.get("stack", "")),
+    }
+    extra: dict[str, Any] = {}
+    for key, value in error.enumerable().items():
+        if key in ("name", "message", "stack"):
+            continue
+        try:
+            plain = to_plain(value, key)
+        except Exception:  # noqa: BLE001  (as above)
+            continue
+        if key in _PAYLOAD_FIELDS:
+            payload[key] = plain
+        else:
+            extra[key] = plain
+    if extra:
+        payload["props"] = extra
+    cause = props.get("cause")
+    if cause.__class__ is JSError and depth < 20:
+        payload["cause"] = _error_payload(cause, depth + 1)
+    elif cause is not None and cause is not UNDEFINED:
+        try:
+            payload["cause"] = to_plain(cause, "cause")
+        except Exception:  # noqa: BLE001  (as above)
+            payload["cause"] = describe(cause)
+    return payload
+
+
+def _text(value: Value) -> str:
+    return value if value.__class__ is str else describe(value)

@@ -1,0 +1,516 @@
+"""Array: every method of ES2023 over arrays without holes.
+
+Callbacks are called from Python loops, never from C. Methods see changes their callbacks make, as in JavaScript: the
+length is read at the start, elements when their turn comes.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from typing import Final
+
+from rhythm.language.builtins.support import callback, integer, relative, unsupported
+from rhythm.language.members import iterate, spread_into_list
+
+from rhythm.language.operators import DEFAULT_TEXT, describe, same_value_zero, strict_eq, to_number, to_string, too_long
+from rhythm.language.values_map import (
+    ARRAY_ENTRIES,
+    ARRAY_KEYS,
+    ARRAY_VALUES,
+    HOLE_KEYS,
+    HOLE_VALUES,
+    JSIterator,
+    JSMap,
+    JSSet,
+)
+from rhythm.language.values_types import (
+    ARRAY_LENGTH_MAX,
+    STRING_LENGTH_MAX,
+    UNDEFINED,
+    Builtin,
+    EmptySlots,
+    LimitError,
+    Value,
+    throw_range_error,
+    throw_type_error,
+    register_methods,
+    UnsupportedError,
+)
+
+Array = list[Value]
+INSERTION_MAX: Final = 12  #: Runs up to this length are sorted by insertion.
+
+
+def check_length(length: int) -> None:
+    """Refuses an array that is too long."""
+    if length > ARRAY_LENGTH_MAX:
+        raise LimitError(f"an array has more than {ARRAY_LENGTH_MAX} elements")
+
+
+# Adding and removing ------------------------------------------------------------------------------
+
+
+def _push(array: Array, *items: Value) -> float:
+    array.extend(items)
+    if len(array) > ARRAY_LENGTH_MAX:
+        check_length(len(array))
+    return float(len(array))
+
+
+def _pop(array: Array, *_: Value) -> Value:
+    return array.pop() if array else UNDEFINED
+
+
+def _shift(array: Array, *_: Value) -> Value:
+    return array.pop(0) if array else UNDEFINED
+
+
+def _unshift(array: Array, *items: Value) -> float:
+    check_length(len(array) + len(items))
+    array[:0] = items
+    return float(len(array))
+
+
+def _splice_bounds(array: Array, arguments: tuple[Value, ...]) -> tuple[int, int]:
+    length = len(array)
+    if not arguments:
+        return 0, 0
+    start = relative(arguments[0], length, 0)
+    if len(arguments) == 1:
+        return start, length
+    return start, start + int(min(max(integer(arguments[1]), 0.0), float(length - start)))
+
+
+def _splice(array: Array, *arguments: Value) -> Array:
+    start, end = _splice_bounds(array, arguments)
+    check_length(len(array) + len(arguments))
+    removed = array[start:end]
+    array[start:end] = arguments[2:]
+    return removed
+
+
+def _to_spliced(array: Array, *arguments: Value) -> Array:
+    start, end = _splice_bounds(array, arguments)
+    result = [*array[:start], *arguments[2:], *array[end:]]
+    check_length(len(result))
+    return result
+
+
+def _fill(array: Array, value: Value = UNDEFINED, start: Value = UNDEFINED, end: Value = UNDEFINED, *_: Value) -> Array:
+    length = len(array)
+    first, last = relative(start, length, 0), relative(end, length, length)
+    for index in range(first, last):
+        array[index] = value
+    return array
+
+
+def _copy_within(array: Array, target: Value = UNDEFINED, start: Value = UNDEFINED, end: Value = UNDEFINED, *_: Value) -> Array:
+    length = len(array)
+    to = relative(target, length, 0)
+    first, last = relative(start, length, 0), relative(end, length, length)
+    part = array[first : min(last, first + length - to)] if last > first else []
+    array[to : to + len(part)] = part
+    return array
+
+
+def _reverse(array: Array, *_: Value) -> Array:
+    array.reverse()
+    return array
+
+
+# Copying ------------------------------------------------------------------------------------------
+
+
+def _slice(array: Array, start: Value = UNDEFINED, end: Value = UNDEFINED, *_: Value) -> Array:
+    length = len(array)
+    return array[relative(start, length, 0) : relative(end, length, length)]
+
+
+def _concat(array: Array, *items: Value) -> Array:
+    result = array[:]
+    for item in items:
+        if item.__class__ is list:
+            result += item
+        elif item.__class__ is EmptySlots:
+            raise UnsupportedError("Array(n) must be filled at once: Array(n).fill(value) or Array.from(Array(n), f)")
+        else:
+            result.append(item)
+    check_length(len(result))
+    return result
+
+
+def _with(array: Array, index: Value = UNDEFINED, value: Value = UNDEFINED, *_: Value) -> Array:
+    place = integer(index)
+    actual = place + len(array) if place < 0 else place
+    if not 0 <= actual < len(array):
+        throw_range_error(f"Invalid index : {describe(place)}")
+    result = array[:]
+    result[int(actual)] = value
+    return result
+
+
+def _flatten(target: Array, source: Array, depth: float) -> None:
+    for item in source:
+        if item.__class__ is list and depth > 0:
+            _flatten(target, item, depth - 1)
+        else:
+            target.append(item)
+    check_length(len(target))
+
+
+def _flat(array: Array, depth: Value = UNDEFINED, *_: Value) -> Array:
+    result: Array = []
+    _flatten(result, array, 1.0 if depth is UNDEFINED else integer(depth))
+    return result
+
+
+def _flat_map(array: Array, function: Value = UNDEFINED, *_: Value) -> Array:
+    result: Array = []
+    for item in _map(array, function):
+        if item.__class__ is list:
+            result += item
+        else:
+            result.append(item)
+    check_length(len(result))
+    return result
+
+
+# Callbacks ----------------------------------------------------------------------------------------
+
+
+def _for_each(array: Array, function: Value = UNDEFINED, *_: Value) -> Value:
+    f = callback(function)
+    for index in range(len(array)):
+        if index >= len(array):
+            break
+        f(array[index], float(index), array)
+    return UNDEFINED
+
+
+def _map(array: Array, function: Value = UNDEFINED, *_: Value) -> Array:
+    f = callback(function)
+    result: Array = []
+    length = len(array)
+    for index in range(length):
+        if index >= len(array):
+            raise UnsupportedError("the callback of map made the array shorter, which would leave holes")
+        result.append(f(array[index], float(index), array))
+    return result
+
+
+def _filter(array: Array, function: Value = UNDEFINED, *_: Value) -> Array:
+    f = callback(function)
+    result: Array = []
+    for index in range(len(array)):
+        if index >= len(array):
+            break
+        item = array[index]
+        if _true(f(item, float(index), array)):
+            result.append(item)
+    return result
+
+
+def _true(value: Value) -> bool:
+    if value is True or value is False:
+        return value is True
+    if value:
+        return bool(value == value) if value.__class__ is float else True
+    return value.__class__ is list or value.__class__ is dict
+
+
+def _some(array: Array, function: Value = UNDEFINED, *_: Value) -> bool:
+    f = callback(function)
+    for index in range(len(array)):
+        if index >= len(array):
+            break
+        if _true(f(array[index], float(index), array)):
+            return True
+    return False
+
+
+def _every(array: Array, function: Value = UNDEFINED, *_: Value) -> bool:
+    f = callback(function)
+    for index in range(len(array)):
+        if index >= len(array):
+            break
+        if not _true(f(array[index], float(index), array)):
+            return False
+    return True
+
+
+def _search(array: Array, function: Value, backwards: bool) -> tuple[float, Value]:
+    f = callback(function)
+    length = len(array)
+    for index in range(length - 1, -1, -1) if backwards else range(length):
+        item = array[index] if index < len(array) else UNDEFINED
+        if _true(f(item, float(index), array)):
+            return float(index), item
+    return -1.0, UNDEFINED
+
+
+def _find(array: Array, function: Value = UNDEFINED, *_: Value) -> Value:
+    return _search(array, function, False)[1]
+
+
+def _find_index(array: Array, function: Value = UNDEFINED, *_: Value) -> float:
+    return _search(array, function, False)[0]
+
+
+def _find_last(array: Array, function: Value = UNDEFINED, *_: Value) -> Value:
+    return _search(array, function, True)[1]
+
+
+def _find_last_index(array: Array, function: Value = UNDEFINED, *_: Value) -> float:
+    return _search(array, function, True)[0]
+
+
+def _reduce(array: Array, *arguments: Value) -> Value:
+    return _fold(array, arguments, range(len(array)))
+
+
+def _reduce_right(array: Array, *arguments: Value) -> Value:
+    return _fold(array, arguments, range(len(array) - 1, -1, -1))
+
+
+def _fold(array: Array, arguments: tuple[Value, ...], places: range) -> Value:
+    f = callback(arguments[0] if arguments else UNDEFINED)
+    if len(arguments) > 1:
+        value = arguments[1]
+    elif places:
+        value, places = array[places[0]], places[1:]
+    else:
+        throw_type_error("Reduce of empty array with no initial value")
+    for index in places:
+        if index < len(array):
+            value = f(value, array[index], float(index), array)
+    return value
+
+
+# Searching ----------------------------------------------------------------------------------------
+
+
+def _index_of(array: Array, item: Value = UNDEFINED, start: Value = UNDEFINED, *_: Value) -> float:
+    for index in range(relative(start, len(array), 0), len(array)):
+        if strict_eq(array[index], item):
+            return float(index)
+    return -1.0
+
+
+def _last_index_of(array: Array, *arguments: Value) -> float:
+    item = arguments[0] if arguments else UNDEFINED
+    place = float(len(array) - 1)
+    if len(arguments) > 1:
+        given = integer(arguments[1])
+        place = min(given, place) if given >= 0 else len(array) + given
+    index = int(place) if place >= 0 else -1
+    while index >= 0:
+        if strict_eq(array[index], item):
+            return float(index)
+        index -= 1
+    return -1.0
+
+
+def _includes(array: Array, item: Value = UNDEFINED, start: Value = UNDEFINED, *_: Value) -> bool:
+    return any(same_value_zero(array[index], item) for index in range(relative(start, len(array), 0), len(array)))
+
+
+def _at(array: Array, index: Value = UNDEFINED, *_: Value) -> Value:
+    place = integer(index)
+    actual = place + len(array) if place < 0 else place
+    return array[int(actual)] if 0 <= actual < len(array) else UNDEFINED
+
+
+# Sorting ------------------------------------------------------------------------------------------
+
+
+def _sorted(array: Array, compare: Value) -> Array:
+    items = [item for item in array if item is not UNDEFINED]
+    missing = len(array) - len(items)
+    if compare is UNDEFINED:
+        texts = [item if item.__class__ is str else to_string(item) for item in items]
+        order = sorted(range(len(items)), key=texts.__getitem__)  # compares plain strings only
+        items = [items[place] for place in order]
+    else:
+        items = _merge_sort(items, callback(compare))
+    return items + [UNDEFINED] * missing
+
+
+def _merge_sort(items: Array, compare: Callable[..., Value]) -> Array:
+    """Stable, bottom up; calls the comparison from Python only."""
+    length = len(items)
+    for first in range(0, length, INSERTION_MAX):
+        _insertion_sort(items, first, min(first + INSERTION_MAX, length), compare)
+    width = INSERTION_MAX
+    while width < length:
+        merged: Array = []
+        for first in range(0, length, 2 * width):
+            merged += _merge(items[first : first + width], items[first + width : first + 2 * width], compare)
+        items = merged
+        width *= 2
+    return items
+
+
+def _after(result: Value) -> bool:
+    if result.__class__ is not float:
+        result = to_number(result)
+    return bool(result > 0.0)
+
+
+def _insertion_sort(items: Array, first: int, last: int, compare: Callable[..., Value]) -> None:
+    for index in range(first + 1, last):
+        item = items[index]
+        place = index
+        while place > first and _after(compare(items[place - 1], item)):
+            items[place] = items[place - 1]
+            place -= 1
+        items[place] = item
+
+
+def _merge(left: Array, right: Array, compare: Callable[..., Value]) -> Array:
+    merged: Array = []
+    i = j = 0
+    while i < len(left) and j < len(right):
+        if _after(compare(left[i], right[j])):
+            merged.append(right[j])
+            j += 1
+        else:
+            merged.append(left[i])
+            i += 1
+    merged += left[i:]
+    merged += right[j:]
+    return merged
+
+
+def _check_comparison(compare: Value) -> None:
+    if compare is not UNDEFINED:
+        try:
+            callback(compare)
+        except Exception:
+            throw_type_error("The comparison function must be either a function or undefined")
+
+
+def _sort(array: Array, compare: Value = UNDEFINED, *_: Value) -> Array:
+    _check_comparison(compare)
+    length = len(array)
+    ordered = _sorted(array, compare)
+    array[:length] = ordered
+    return array
+
+
+def _to_sorted(array: Array, compare: Value = UNDEFINED, *_: Value) -> Array:
+    _check_comparison(compare)
+    return _sorted(array, compare)
+
+
+# Text ---------------------------------------------------------------------------------------------
+
+_joining = threading.local()
+
+
+def join(array: Array, separator: Value = UNDEFINED, *_: Value) -> str:
+    """``array.join(separator)``; an array inside itself counts as empty."""
+    glue = "," if separator is UNDEFINED else separator if separator.__class__ is str else to_string(separator)
+    active: set[int] = _joining.__dict__.setdefault("arrays", set())
+    if id(array) in active:
+        return ""
+    active.add(id(array))
+    try:
+        parts = ["" if item is None or item is UNDEFINED else item if item.__class__ is str else to_string(item) for item in array]
+    finally:
+        active.discard(id(array))
+    length = sum(map(len, parts)) + len(glue) * max(0, len(parts) - 1)
+    if length > STRING_LENGTH_MAX:
+        too_long(length)
+    return glue.join(parts)
+
+
+DEFAULT_TEXT[list] = join
+_LOCALE = unsupported("`.toLocaleString` depends on a locale; format for people in a task")
+
+register_methods(
+    list,
+    "Array",
+    {
+        "at": _at, "concat": _concat, "copyWithin": _copy_within, "every": _every, "fill": _fill, "filter": _filter,
+        "find": _find, "findIndex": _find_index, "findLast": _find_last, "findLastIndex": _find_last_index, "flat": _flat,
+        "flatMap": _flat_map, "forEach": _for_each, "includes": _includes, "indexOf": _index_of, "join": join,
+        "lastIndexOf": _last_index_of, "map": _map, "pop": _pop, "push": _push, "reduce": _reduce,
+        "reduceRight": _reduce_right, "reverse": _reverse, "shift": _shift, "slice": _slice, "some": _some, "sort": _sort,
+        "splice": _splice, "toReversed": lambda array, *_: array[::-1], "toSorted": _to_sorted, "toSpliced": _to_spliced,
+        "toString": lambda array, *_: join(array), "toLocaleString": _LOCALE, "unshift": _unshift, "with": _with,
+        "keys": lambda array, *_: JSIterator(ARRAY_KEYS, array),
+        "values": lambda array, *_: JSIterator(ARRAY_VALUES, array),
+        "entries": lambda array, *_: JSIterator(ARRAY_ENTRIES, array),
+    },
+)  # fmt: skip
+
+
+def _holes_join(slots: EmptySlots, separator: Value = UNDEFINED, *_: Value) -> str:
+    return join([UNDEFINED] * slots.length, separator)
+
+
+def _holes_fill(slots: EmptySlots, value: Value = UNDEFINED, start: Value = UNDEFINED, end: Value = UNDEFINED, *_: Value) -> Array:
+    if relative(start, slots.length, 0) > 0 or relative(end, slots.length, slots.length) < slots.length:
+        raise UnsupportedError("Array(n).fill must fill all of it")
+    return [value] * slots.length
+
+
+register_methods(
+    EmptySlots,
+    "Array",
+    {
+        "fill": _holes_fill,
+        "join": _holes_join,
+        "keys": lambda slots, *_: JSIterator(HOLE_KEYS, slots),
+        "values": lambda slots, *_: JSIterator(HOLE_VALUES, slots),
+    },
+)
+
+
+# Array itself -------------------------------------------------------------------------------------
+
+
+def _array(*arguments: Value) -> Value:
+    if len(arguments) != 1 or arguments[0].__class__ is not float:
+        return list(arguments)
+    length = arguments[0]
+    if not 0 <= length < 2**32 or length != int(length):
+        throw_range_error("Invalid array length")
+    check_length(int(length))
+    return EmptySlots(int(length)) if length else []
+
+
+def _from(source: Value = UNDEFINED, function: Value = UNDEFINED, *_: Value) -> Array:
+    if source is None or source is UNDEFINED:
+        throw_type_error(f"{describe(source)} is not iterable" if source is UNDEFINED else "object null is not iterable (cannot read property Symbol(Symbol.iterator))")
+    f = None if function is UNDEFINED else callback(function)
+    kind = source.__class__
+    result: Array = []
+    if kind in (list, str, JSMap, JSSet, JSIterator, EmptySlots):
+        if f is None:
+            spread_into_list(result, source, None)
+            return result
+        for index, item in enumerate(iterate(source, None)):
+            result.append(f(item, float(index)))
+        return result
+    length = to_number(source.get("length", UNDEFINED)) if kind is dict else 0.0
+    count = int(min(max(length, 0.0), 2.0**53)) if length == length else 0
+    check_length(count)
+    for index in range(count):
+        item = source.get(str(index), UNDEFINED)
+        result.append(item if f is None else f(item, float(index)))
+    return result
+
+
+ARRAY = Builtin(
+    "Array",
+    _array,
+    construct=_array,
+    is_instance=lambda value: value.__class__ is list or value.__class__ is EmptySlots,
+    members={
+        "isArray": Builtin("Array.isArray", lambda value=UNDEFINED, *_: value.__class__ in (list, EmptySlots)),
+        "of": Builtin("Array.of", lambda *items: list(items)),
+        "from": Builtin("Array.from", _from),
+    },
+)

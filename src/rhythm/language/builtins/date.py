@@ -1,0 +1,320 @@
+"""Date, in the one time zone flows know: UTC. Dates are whole milliseconds since 1970, or NaN."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Callable
+from typing import Final
+
+from rhythm.language.builtins.support import unsupported
+from rhythm.language.numbers import to_integer
+from rhythm.language.operators import DEFAULT_TEXT, to_number, to_primitive, to_string
+from rhythm.language.values_types import (
+    UNDEFINED,
+    Builtin,
+    JSDate,
+    UnsupportedError,
+    Value,
+    current_realm,
+    register_methods,
+    throw_range_error,
+)
+
+_DAY: Final = 86_400_000.0
+_MS_MAX: Final = 8.64e15
+_NAN: Final = math.nan
+_ISO: Final = re.compile(
+    r"(?P<year>\d{4}|[+-]\d{6})(?:-(?P<month>\d\d)(?:-(?P<day>\d\d))?)?"
+    r"(?:T(?P<hour>\d\d):(?P<minute>\d\d)(?::(?P<second>\d\d)(?:[.,](?P<fraction>\d+))?)?(?P<zone>Z|[+-]\d\d:\d\d)?)?",
+    re.ASCII,
+)
+_DAYS: Final = ("Sun", "Mon", "Tue", "Wed", "Thu", "Fri", "Sat")
+_MONTHS: Final = ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec")
+
+
+# Calendar -----------------------------------------------------------------------------------------
+
+
+def _days_from_civil(year: int, month: int) -> int:
+    """Days from 1970-01-01 to the first of a month (month 0 to 11), proleptic Gregorian calendar."""
+    y = year - (month < 2)
+    era = y // 400
+    year_of_era = y - era * 400
+    day_of_year = (153 * ((month + 10) % 12) + 2) // 5
+    return era * 146097 + year_of_era * 365 + year_of_era // 4 - year_of_era // 100 + day_of_year - 719468
+
+
+def _civil_from_days(days: int) -> tuple[int, int, int]:
+    """(year, month 0 to 11, day 1 to 31)."""
+    z = days + 719468
+    era = z // 146097
+    day_of_era = z - era * 146097
+    year_of_era = (day_of_era - day_of_era // 1460 + day_of_era // 36524 - day_of_era // 146096) // 365
+    day_of_year = day_of_era - (365 * year_of_era + year_of_era // 4 - year_of_era // 100)
+    shifted = (5 * day_of_year + 2) // 153
+    month = shifted + 2 if shifted < 10 else shifted - 10
+    return year_of_era + era * 400 + (month < 2), month, day_of_year - (153 * shifted + 2) // 5 + 1
+
+
+def make_day(year: float, month: float, day: float) -> float:
+    """MakeDay."""
+    if not (math.isfinite(year) and math.isfinite(month) and math.isfinite(day)):
+        return _NAN
+    y, m, d = to_integer(year), to_integer(month), to_integer(day)
+    whole_year = y + math.floor(m / 12.0)
+    if abs(whole_year) > 400_000:
+        return _NAN
+    return _days_from_civil(int(whole_year), int(m % 12.0)) + d - 1.0
+
+
+def make_time(hour: float, minute: float, second: float, ms: float) -> float:
+    """MakeTime."""
+    if not (math.isfinite(hour) and math.isfinite(minute) and math.isfinite(second) and math.isfinite(ms)):
+        return _NAN
+    return to_integer(hour) * 3_600_000.0 + to_integer(minute) * 60_000.0 + to_integer(second) * 1000.0 + to_integer(ms)
+
+
+def time_clip(ms: float) -> float:
+    """TimeClip."""
+    if not abs(ms) <= _MS_MAX:
+        return _NAN
+    return to_integer(ms) + 0.0
+
+
+def _make_date(day: float, time: float) -> float:
+    return day * _DAY + time
+
+
+class _Parts:
+    """A valid date taken apart."""
+
+    __slots__ = ("day", "hour", "minute", "month", "ms", "second", "weekday", "year")
+
+    def __init__(self, ms: float) -> None:
+        days = math.floor(ms / _DAY)
+        rest = int(ms - days * _DAY)
+        self.year, self.month, self.day = _civil_from_days(days)
+        self.weekday = (days + 4) % 7
+        self.hour, rest = divmod(rest, 3_600_000)
+        self.minute, rest = divmod(rest, 60_000)
+        self.second, self.ms = divmod(rest, 1000)
+
+
+# Text ---------------------------------------------------------------------------------------------
+
+
+def _year_text(year: int, signed: bool) -> str:
+    if 0 <= year <= 9999:
+        return f"{year:04}"
+    if signed:
+        return f"{'-' if year < 0 else '+'}{abs(year):06}"
+    return f"{'-' if year < 0 else ''}{abs(year):06}" if year < 0 else str(year)
+
+
+def iso_text(ms: float) -> str:
+    """toISOString of a valid date."""
+    p = _Parts(ms)
+    year = _year_text(p.year, True)
+    return f"{year}-{p.month + 1:02}-{p.day:02}T{p.hour:02}:{p.minute:02}:{p.second:02}.{p.ms:03}Z"
+
+
+def _date_text(date: JSDate, *_: Value) -> str:
+    if date.ms != date.ms:
+        return "Invalid Date"
+    p = _Parts(date.ms)
+    return f"{_DAYS[p.weekday]} {_MONTHS[p.month]} {p.day:02} {_year_text(p.year, False)}"
+
+
+def _time_text(date: JSDate, *_: Value) -> str:
+    if date.ms != date.ms:
+        return "Invalid Date"
+    p = _Parts(date.ms)
+    return f"{p.hour:02}:{p.minute:02}:{p.second:02} GMT+0000 (Coordinated Universal Time)"
+
+
+def _text(date: JSDate, *_: Value) -> str:
+    return "Invalid Date" if date.ms != date.ms else f"{_date_text(date)} {_time_text(date)}"
+
+
+def _utc_text(date: JSDate, *_: Value) -> str:
+    if date.ms != date.ms:
+        return "Invalid Date"
+    p = _Parts(date.ms)
+    year = _year_text(p.year, False)
+    return f"{_DAYS[p.weekday]}, {p.day:02} {_MONTHS[p.month]} {year} {p.hour:02}:{p.minute:02}:{p.second:02} GMT"
+
+
+def _iso(date: JSDate, *_: Value) -> str:
+    if date.ms != date.ms:
+        throw_range_error("Invalid time value")
+    return iso_text(date.ms)
+
+
+def _to_json(date: JSDate, *_: Value) -> Value:
+    return None if date.ms != date.ms else iso_text(date.ms)
+
+
+def parse_date(text: str) -> float:
+    """Milliseconds of an ISO date text; NaN for one with impossible parts; UnsupportedError for other texts."""
+    match = _ISO.fullmatch(text)
+    if match is None or match["year"] == "-000000":
+        if text in ("", "Invalid Date") or not any(character.isdigit() for character in text):
+            return _NAN
+        raise UnsupportedError(f"the date text {text[:40]!r} is not in ISO form; write it like 2026-01-31T10:00:00Z")
+    month, day = int(match["month"] or 1), int(match["day"] or 1)
+    hour, minute, second = int(match["hour"] or 0), int(match["minute"] or 0), int(match["second"] or 0)
+    ms = float(((match["fraction"] or "") + "000")[:3])
+    if not (1 <= month <= 12 and 1 <= day <= 31 and minute < 60 and second < 60):
+        return _NAN
+    if hour > 24 or (hour == 24 and (minute or second or ms)):
+        return _NAN
+    time = make_time(float(hour), float(minute), float(second), ms)
+    zone = match["zone"]
+    if zone and zone != "Z":
+        offset = int(zone[1:3]) * 60 + int(zone[4:6])
+        if int(zone[1:3]) > 23 or int(zone[4:6]) > 59:
+            return _NAN
+        time -= (offset if zone[0] == "+" else -offset) * 60_000.0
+    return time_clip(_make_date(make_day(float(match["year"]), month - 1.0, float(day)), time))
+
+
+# Getters and setters ------------------------------------------------------------------------------
+
+
+def _getter(part: str) -> Callable[..., float]:
+    def get(date: JSDate, *_: Value) -> float:
+        return _NAN if date.ms != date.ms else float(getattr(_Parts(date.ms), part))
+
+    return get
+
+
+_TIME_PARTS: Final = ("hour", "minute", "second", "ms")
+_DATE_PARTS: Final = ("year", "month", "day")
+
+
+def _time_setter(first: str) -> Callable[..., float]:
+    start = _TIME_PARTS.index(first)
+
+    def set_time(date: JSDate, *arguments: Value) -> float:
+        given = [to_number(value) for value in (arguments or (UNDEFINED,))]
+        if date.ms != date.ms:
+            return _NAN
+        parts = _Parts(date.ms)
+        values = [float(getattr(parts, name)) for name in _TIME_PARTS]
+        for offset, value in enumerate(given[: len(_TIME_PARTS) - start]):
+            values[start + offset] = value
+        date.ms = time_clip(_make_date(math.floor(date.ms / _DAY), make_time(*values)))
+        return date.ms
+
+    return set_time
+
+
+def _date_setter(first: str) -> Callable[..., float]:
+    start = _DATE_PARTS.index(first)
+
+    def set_date(date: JSDate, *arguments: Value) -> float:
+        given = [to_number(value) for value in (arguments or (UNDEFINED,))]
+        ms = date.ms
+        if ms != ms:
+            if first != "year":
+                return _NAN
+            ms = 0.0
+        parts = _Parts(ms)
+        values = [float(getattr(parts, name)) for name in _DATE_PARTS]
+        for offset, value in enumerate(given[: len(_DATE_PARTS) - start]):
+            values[start + offset] = value
+        date.ms = time_clip(_make_date(make_day(*values), ms - math.floor(ms / _DAY) * _DAY))
+        return date.ms
+
+    return set_date
+
+
+def _set_time(date: JSDate, ms: Value = UNDEFINED, *_: Value) -> float:
+    date.ms = time_clip(to_number(ms))
+    return date.ms
+
+
+def _get_year(date: JSDate, *_: Value) -> float:
+    return _NAN if date.ms != date.ms else _Parts(date.ms).year - 1900.0
+
+
+_GETTERS = {
+    "FullYear": "year", "Month": "month", "Date": "day", "Day": "weekday", "Hours": "hour", "Minutes": "minute",
+    "Seconds": "second", "Milliseconds": "ms",
+}  # fmt: skip
+_SETTERS = {
+    "FullYear": _date_setter("year"), "Month": _date_setter("month"), "Date": _date_setter("day"),
+    "Hours": _time_setter("hour"), "Minutes": _time_setter("minute"), "Seconds": _time_setter("second"),
+    "Milliseconds": _time_setter("ms"),
+}  # fmt: skip
+_LOCALE = unsupported("`.toLocaleString` and its siblings depend on a locale; format for people in a task")
+register_methods(
+    JSDate,
+    "Date",
+    {
+        **{f"get{zone}{name}": _getter(part) for name, part in _GETTERS.items() for zone in ("", "UTC")},
+        **{f"set{zone}{name}": setter for name, setter in _SETTERS.items() for zone in ("", "UTC")},
+        "getTime": lambda date, *_: date.ms,
+        "valueOf": lambda date, *_: date.ms,
+        "setTime": _set_time,
+        "getTimezoneOffset": lambda date, *_: _NAN if date.ms != date.ms else 0.0,
+        "getYear": _get_year,
+        "toISOString": _iso,
+        "toJSON": _to_json,
+        "toString": _text,
+        "toDateString": _date_text,
+        "toTimeString": _time_text,
+        "toUTCString": _utc_text,
+        "toGMTString": _utc_text,
+        "toLocaleString": _LOCALE,
+        "toLocaleDateString": _LOCALE,
+        "toLocaleTimeString": _LOCALE,
+    },
+)
+DEFAULT_TEXT[JSDate] = _text
+
+
+# Date itself --------------------------------------------------------------------------------------
+
+
+def _from_fields(arguments: tuple[Value, ...]) -> float:
+    values = [to_number(value) for value in arguments[:7]]
+    year, month, day, hour, minute, second, ms = [*values, *(0.0, 0.0, 1.0, 0.0, 0.0, 0.0, 0.0)[len(values) :]]
+    if year == year and 0 <= to_integer(year) <= 99:
+        year = 1900.0 + to_integer(year)
+    return time_clip(_make_date(make_day(year, month, day), make_time(hour, minute, second, ms)))
+
+
+def _new(*arguments: Value) -> JSDate:
+    if not arguments:
+        return JSDate(math.floor(current_realm().now_ms()) + 0.0)
+    if len(arguments) > 1:
+        return JSDate(_from_fields(arguments))
+    value = arguments[0]
+    if value.__class__ is JSDate:
+        return JSDate(value.ms)
+    value = to_primitive(value, "default")
+    return JSDate(parse_date(value) if value.__class__ is str else time_clip(to_number(value)))
+
+
+def _utc(*arguments: Value) -> float:
+    return _from_fields(arguments or (UNDEFINED,))
+
+
+def _parse(text: Value = UNDEFINED, *_: Value) -> float:
+    value = to_primitive(text, "string")
+    return parse_date(value if value.__class__ is str else to_string(value))
+
+
+DATE = Builtin(
+    "Date",
+    lambda *_: _text(_new()),
+    construct=_new,
+    is_instance=lambda value: value.__class__ is JSDate,
+    members={
+        "now": Builtin("Date.now", lambda *_: math.floor(current_realm().now_ms()) + 0.0),
+        "UTC": Builtin("Date.UTC", _utc),
+        "parse": Builtin("Date.parse", _parse),
+    },
+)

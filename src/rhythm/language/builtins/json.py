@@ -1,0 +1,221 @@
+"""JSON: parse with a reviver, stringify with a replacer, both walked in Python so that callbacks stay off the C stack."""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from collections.abc import Callable
+from typing import Any
+
+from rhythm.language.builtins.support import callback, integer
+from rhythm.language.members import get_member, index_of, own_keys, own_value
+from rhythm.language.numbers import number_to_string
+from rhythm.language.operators import to_string, too_long
+from rhythm.language.tokens import to_units
+from rhythm.language.values_types import (
+    METHODS,
+    OBJECT_TAGS,
+    STRING_LENGTH_MAX,
+    UNDEFINED,
+    Builtin,
+    JSDate,
+    JSError,
+    JSThrow,
+    Namespace,
+    UnsupportedError,
+    Value,
+    is_callable,
+    throw_type_error,
+)
+
+_LONE = re.compile("[\ud800-\udbff](?![\udc00-\udfff])|(?<![\ud800-\udbff])[\udc00-\udfff]")
+_ESCAPED_SURROGATE = re.compile(r"\\u[dD][89a-fA-F]")
+
+
+# Reading ------------------------------------------------------------------------------------------
+
+
+def _constant(name: str) -> Any:
+    raise ValueError(name)
+
+
+_decoder = json.JSONDecoder(parse_int=float, parse_float=float, parse_constant=_constant)
+
+
+def parse_text(text: str) -> Value:
+    """The value of JSON text (UTF-16 units). Throws a SyntaxError as JSON.parse does."""
+    stripped = text.strip(" \t\n\r")
+    try:
+        value = _decoder.decode(stripped)
+    except json.JSONDecodeError as error:
+        raise JSThrow(JSError("SyntaxError", _message(text, stripped, error.pos))) from None
+    except ValueError as error:
+        raise JSThrow(JSError("SyntaxError", _message(text, stripped, max(0, stripped.find(str(error)))))) from None
+    return _split(value) if _ESCAPED_SURROGATE.search(text) else value
+
+
+def _message(text: str, stripped: str, position: int) -> str:
+    if position >= len(stripped):
+        return "Unexpected end of JSON input"
+    shown = text if len(text) <= 40 else f"{text[:40]}..."
+    return f"Unexpected token '{stripped[position]}', \"{shown}\" is not valid JSON"
+
+
+def _split(value: Value) -> Value:
+    """Escaped pairs of surrogates come back as one character; flows keep two units."""
+    if value.__class__ is str:
+        return to_units(value)
+    if value.__class__ is list:
+        return [_split(item) for item in value]
+    if value.__class__ is dict:
+        return {to_units(key): _split(item) for key, item in value.items()}
+    return value
+
+
+def _revive(holder: Value, key: str, function: Callable[..., Value]) -> Value:
+    value = own_value(holder, key)
+    if value.__class__ is dict or value.__class__ is list:
+        for name in own_keys(value):
+            revived = _revive(value, name, function)
+            if value.__class__ is dict:
+                if revived is UNDEFINED:
+                    value.pop(name, None)
+                else:
+                    value[name] = revived
+            else:
+                index = index_of(name)
+                if index is not None and index < len(value):
+                    if revived is UNDEFINED:
+                        raise UnsupportedError("a reviver that removes array elements would leave holes")
+                    value[index] = revived
+    return function(key, value)
+
+
+def _parse(text: Value = UNDEFINED, reviver: Value = UNDEFINED, *_: Value) -> Value:
+    value = parse_text(text if text.__class__ is str else to_string(text))
+    if is_callable(reviver):
+        return _revive({"": value}, "", callback(reviver))
+    return value
+
+
+# Writing ------------------------------------------------------------------------------------------
+
+
+def quote(text: str) -> str:
+    """A string as JSON, lone surrogates escaped."""
+    quoted = json.dumps(text, ensure_ascii=False)
+    if _LONE.search(quoted):
+        return _LONE.sub(lambda match: f"\\u{ord(match[0]):04x}", quoted)
+    return quoted
+
+
+class _Writer:
+    def __init__(self, replacer: Value, gap: str) -> None:
+        self.function = callback(replacer) if is_callable(replacer) else None
+        self.allowed = _allowed(replacer) if replacer.__class__ is list else None
+        self.gap = gap
+        self.indent = ""
+        self.active: list[Value] = []
+        self.size = 0
+
+    def property(self, holder: Value, key: str, value: Value) -> str | None:
+        value = _to_json(value, key)
+        if self.function is not None:
+            value = self.function(key, value)
+        kind = value.__class__
+        if kind is str:
+            return self.sized(quote(value))
+        if kind is float:
+            return number_to_string(value) if math.isfinite(value) else "null"
+        if value is None:
+            return "null"
+        if kind is bool:
+            return "true" if value else "false"
+        if value is UNDEFINED or is_callable(value):
+            return None
+        for active in self.active:
+            if active is value:
+                throw_type_error(_circular(value))
+        self.active.append(value)
+        try:
+            return self.array(value) if kind is list else self.object(value)
+        finally:
+            self.active.pop()
+
+    def sized(self, text: str) -> str:
+        self.size += len(text)
+        if self.size > STRING_LENGTH_MAX:
+            too_long(self.size)
+        return text
+
+    def array(self, value: list[Value]) -> str:
+        outer, self.indent = self.indent, self.indent + self.gap
+        parts = []
+        for index in range(len(value)):
+            item = value[index] if index < len(value) else UNDEFINED
+            parts.append(self.property(value, str(index), item) or "null")
+        result = self.wrapped(parts, "[", "]", outer)
+        self.indent = outer
+        return result
+
+    def object(self, value: Value) -> str:
+        outer, self.indent = self.indent, self.indent + self.gap
+        colon = ": " if self.gap else ":"
+        parts = []
+        for key in own_keys(value) if self.allowed is None else self.allowed:
+            text = self.property(value, key, own_value(value, key))
+            if text is not None:
+                parts.append(self.sized(quote(key)) + colon + text)
+        result = self.wrapped(parts, "{", "}", outer)
+        self.indent = outer
+        return result
+
+    def wrapped(self, parts: list[str], opening: str, closing: str, outer: str) -> str:
+        self.size += len(parts) * (len(self.indent) + 2)
+        if self.size > STRING_LENGTH_MAX:
+            too_long(self.size)
+        if not parts:
+            return opening + closing
+        if not self.gap:
+            return opening + ",".join(parts) + closing
+        separator = f",\n{self.indent}"
+        return f"{opening}\n{self.indent}{separator.join(parts)}\n{outer}{closing}"
+
+
+def _circular(value: Value) -> str:
+    tag = OBJECT_TAGS.get(value.__class__, "Object")
+    return f"Converting circular structure to JSON\n    --> starting at object with constructor '{tag}'\n    --- property closes the circle"
+
+
+def _to_json(value: Value, key: str) -> Value:
+    kind = value.__class__
+    if kind is JSDate:
+        return METHODS[JSDate]["toJSON"](value)
+    if kind is dict or kind is JSError:
+        function = value.get("toJSON") if kind is dict else get_member(value, "toJSON", None)
+        if function is not None and is_callable(function):
+            return callback(function)(key)
+    return value
+
+
+def _allowed(replacer: list[Value]) -> list[str]:
+    keys: dict[str, None] = {}
+    for item in replacer:
+        if item.__class__ in (str, float):
+            keys[to_string(item)] = None
+    return list(keys)
+
+
+def stringify(value: Value = UNDEFINED, replacer: Value = UNDEFINED, space: Value = UNDEFINED, *_: Value) -> Value:
+    """JSON.stringify."""
+    gap = ""
+    if space.__class__ is float:
+        gap = " " * int(min(max(integer(space), 0.0), 10.0))
+    elif space.__class__ is str:
+        gap = space[:10]
+    text = _Writer(replacer, gap).property({"": value}, "", value)
+    return UNDEFINED if text is None else text
+
+
+JSON = Namespace("JSON", {"parse": Builtin("JSON.parse", _parse), "stringify": Builtin("JSON.stringify", stringify)})

@@ -1,0 +1,179 @@
+"""Math. Functions that ECMAScript leaves to the implementation use the C library's results."""
+
+from __future__ import annotations
+
+import math
+import struct
+from collections.abc import Callable
+
+from rhythm.language.numbers import to_int32, to_uint32
+from rhythm.language.operators import power, to_number
+from rhythm.language.values_types import UNDEFINED, Builtin, Namespace, Value, current_realm
+
+_NAN = math.nan
+_INF = math.inf
+
+
+def _guarded(function: Callable[[float], float], overflow: Callable[[float], float] = lambda x: _INF) -> Callable[..., float]:
+    """A function of the C library with JavaScript's answers where Python raises."""
+
+    def call(value: Value = UNDEFINED, *_: Value) -> float:
+        x = value if value.__class__ is float else to_number(value)
+        try:
+            return function(x)
+        except ValueError:
+            return _NAN
+        except OverflowError:
+            return overflow(x)
+
+    return call
+
+
+def _log(function: Callable[[float], float], pole: float = 0.0) -> Callable[[float], float]:
+    return lambda x: -_INF if x == pole else function(x)
+
+
+def _whole(function: Callable[[float], int]) -> Callable[[float], float]:
+    """floor, ceil, trunc: huge and special values stay as they are; the sign of zero is kept."""
+
+    def call(x: float) -> float:
+        if not abs(x) < 4503599627370496.0:
+            return x
+        return math.copysign(float(function(x)), x) if abs(x) < 1.0 or x == 0.0 else float(function(x))
+
+    return call
+
+
+def _round(x: float) -> float:
+    if not abs(x) < 4503599627370496.0:
+        return x
+    whole = float(math.floor(x))
+    result = whole + 1.0 if x - whole >= 0.5 else whole
+    return math.copysign(result, x) if result == 0.0 else result
+
+
+def _sign(x: float) -> float:
+    return x if x != x or x == 0.0 else math.copysign(1.0, x)
+
+
+def _cbrt(x: float) -> float:
+    return x if x in (_INF, -_INF) or x == 0.0 else math.cbrt(x)
+
+
+def _fround(x: float) -> float:
+    if x != x or x in (_INF, -_INF):
+        return x
+    try:
+        return float(struct.unpack("<f", struct.pack("<f", x))[0])
+    except OverflowError:
+        return math.copysign(_INF, x)
+
+
+def _floor(x: float) -> float:
+    if not abs(x) < 4503599627370496.0:
+        return x
+    result = float(math.floor(x))
+    return math.copysign(result, x) if result == 0.0 else result
+
+
+def _ceil(x: float) -> float:
+    if not abs(x) < 4503599627370496.0:
+        return x
+    result = float(math.ceil(x))
+    return math.copysign(result, x) if result == 0.0 else result
+
+
+def _clz32(x: float) -> float:
+    return float(32 - to_uint32(x).bit_length())
+
+
+def _atanh(x: float) -> float:
+    return math.copysign(_INF, x) if abs(x) == 1.0 else math.atanh(x)
+
+
+def _max(*values: Value) -> float:
+    return _extreme(values, -_INF, 1.0)
+
+
+def _min(*values: Value) -> float:
+    return _extreme(values, _INF, -1.0)
+
+
+def _extreme(values: tuple[Value, ...], start: float, direction: float) -> float:
+    best = start
+    failed = False
+    for value in values:
+        x = value if value.__class__ is float else to_number(value)
+        if x != x:
+            failed = True
+        elif x * direction > best * direction or (x == best == 0.0 and math.copysign(1.0, x) * direction > 0):
+            best = x
+    return _NAN if failed else best
+
+
+def _atan2(y: Value = UNDEFINED, x: Value = UNDEFINED, *_: Value) -> float:
+    return math.atan2(to_number(y), to_number(x))
+
+
+def _hypot(*values: Value) -> float:
+    numbers = [to_number(value) for value in values]
+    if any(x in (_INF, -_INF) for x in numbers):
+        return _INF
+    largest = max((abs(x) for x in numbers), default=0.0)
+    if largest != largest or any(x != x for x in numbers):
+        return _NAN
+    if largest == 0.0:
+        return 0.0
+    total = compensation = 0.0
+    for x in numbers:
+        part = (x / largest) * (x / largest) - compensation
+        preliminary = total + part
+        compensation = (preliminary - total) - part
+        total = preliminary
+    return math.sqrt(total) * largest
+
+
+def _imul(a: Value = UNDEFINED, b: Value = UNDEFINED, *_: Value) -> float:
+    return float(to_int32(float((to_int32(to_number(a)) * to_int32(to_number(b))) & 0xFFFFFFFF)))
+
+
+def _pow(base: Value = UNDEFINED, exponent: Value = UNDEFINED, *_: Value) -> float:
+    return power(base, exponent)
+
+
+def _signed_inf(x: float) -> float:
+    return math.copysign(_INF, x)
+
+
+_ONE_ARGUMENT: dict[str, Callable[..., float]] = {
+    "abs": _guarded(abs), "acos": _guarded(math.acos), "acosh": _guarded(math.acosh), "asin": _guarded(math.asin),
+    "asinh": _guarded(math.asinh), "atan": _guarded(math.atan), "atanh": _guarded(_atanh), "cbrt": _guarded(_cbrt),
+    "ceil": _guarded(_ceil), "clz32": _guarded(_clz32), "cos": _guarded(math.cos), "cosh": _guarded(math.cosh),
+    "exp": _guarded(math.exp), "expm1": _guarded(math.expm1), "floor": _guarded(_floor), "fround": _guarded(_fround),
+    "log": _guarded(_log(math.log)), "log10": _guarded(_log(math.log10)), "log1p": _guarded(_log(math.log1p, -1.0)),
+    "log2": _guarded(_log(math.log2)), "round": _guarded(_round), "sign": _guarded(_sign), "sin": _guarded(math.sin),
+    "sinh": _guarded(math.sinh, _signed_inf), "sqrt": _guarded(math.sqrt), "tan": _guarded(math.tan),
+    "tanh": _guarded(math.tanh), "trunc": _guarded(_whole(math.trunc)),
+}  # fmt: skip
+
+MATH = Namespace(
+    "Math",
+    {
+        **{name: Builtin(f"Math.{name}", function) for name, function in _ONE_ARGUMENT.items()},
+        "atan2": Builtin("Math.atan2", _atan2),
+        "hypot": Builtin("Math.hypot", _hypot),
+        "imul": Builtin("Math.imul", _imul),
+        "max": Builtin("Math.max", _max),
+        "min": Builtin("Math.min", _min),
+        "pow": Builtin("Math.pow", _pow),
+        "random": Builtin("Math.random", lambda *_: float(current_realm().random())),
+        "E": math.e,
+        "LN10": 2.302585092994046,
+        "LN2": 0.6931471805599453,
+        "LOG10E": 0.4342944819032518,
+        "LOG2E": 1.4426950408889634,
+        "PI": math.pi,
+        "SQRT1_2": 0.7071067811865476,
+        "SQRT2": 1.4142135623730951,
+    },
+)

@@ -1,0 +1,312 @@
+"""String: methods over UTF-16 code units. Whatever needs characters joins the surrogates first and splits them after."""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from collections.abc import Callable
+
+from rhythm.language.builtins.support import callback, integer, relative, unsupported
+from rhythm.language.numbers import WHITESPACE, to_uint32
+from rhythm.language.operators import to_number, to_string, too_long
+from rhythm.language.tokens import to_units
+from rhythm.language.values_types import (
+    STRING_LENGTH_MAX,
+    UNDEFINED,
+    Builtin,
+    Value,
+    is_callable,
+    register_methods,
+    throw_range_error,
+)
+
+_PAIR = re.compile("[\ud800-\udbff][\udc00-\udfff]")
+_SURROGATE = re.compile("[\ud800-\udfff]")
+_LONE = re.compile("[\ud800-\udbff](?![\udc00-\udfff])|(?<![\ud800-\udbff])[\udc00-\udfff]")
+
+
+def join_surrogates(text: str) -> str:
+    """The text with pairs of surrogates as one character each; lone ones stay."""
+    if _SURROGATE.search(text) is None:
+        return text
+    return text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "surrogatepass") if not _LONE.search(text) else _PAIR.sub(_joined, text)
+
+
+def _joined(match: re.Match[str]) -> str:
+    high, low = match[0]
+    return chr(0x10000 + ((ord(high) - 0xD800) << 10) + (ord(low) - 0xDC00))
+
+
+def _text(value: Value) -> str:
+    return value if value.__class__ is str else to_string(value)
+
+
+def _refuse_missing(value: Value, default: str) -> str:
+    return default if value is UNDEFINED else _text(value)
+
+
+def _checked(text: str) -> str:
+    if len(text) > STRING_LENGTH_MAX:
+        too_long(len(text))
+    return text
+
+
+def _at(text: str, index: Value = UNDEFINED, *_: Value) -> Value:
+    place = integer(index)
+    actual = place + len(text) if place < 0 else place
+    return text[int(actual)] if 0 <= actual < len(text) else UNDEFINED
+
+
+def _char_at(text: str, index: Value = UNDEFINED, *_: Value) -> str:
+    place = integer(index)
+    return text[int(place)] if 0 <= place < len(text) else ""
+
+
+def _char_code_at(text: str, index: Value = UNDEFINED, *_: Value) -> float:
+    place = integer(index)
+    return float(ord(text[int(place)])) if 0 <= place < len(text) else float("nan")
+
+
+def _code_point_at(text: str, index: Value = UNDEFINED, *_: Value) -> Value:
+    place = integer(index)
+    if not 0 <= place < len(text):
+        return UNDEFINED
+    pair = text[int(place) : int(place) + 2]
+    return float(ord(_joined(match)) if (match := _PAIR.match(pair)) else ord(pair[0]))
+
+
+def _concat(text: str, *others: Value) -> str:
+    return _checked(text + "".join([_text(other) for other in others]))
+
+
+def _clamped(value: Value, length: int, default: int) -> int:
+    if value is UNDEFINED:
+        return default
+    return int(min(max(integer(value), 0.0), float(length)))
+
+
+def _ends_with(text: str, other: Value = UNDEFINED, end: Value = UNDEFINED, *_: Value) -> bool:
+    wanted = _text(other)
+    return text[: _clamped(end, len(text), len(text))].endswith(wanted)
+
+
+def _starts_with(text: str, other: Value = UNDEFINED, start: Value = UNDEFINED, *_: Value) -> bool:
+    wanted = _text(other)
+    return text.startswith(wanted, _clamped(start, len(text), 0))
+
+
+def _includes(text: str, other: Value = UNDEFINED, start: Value = UNDEFINED, *_: Value) -> bool:
+    wanted = _text(other)
+    return text.find(wanted, _clamped(start, len(text), 0)) >= 0
+
+
+def _index_of(text: str, other: Value = UNDEFINED, start: Value = UNDEFINED, *_: Value) -> float:
+    wanted = _text(other)
+    return float(text.find(wanted, _clamped(start, len(text), 0)))
+
+
+def _last_index_of(text: str, other: Value = UNDEFINED, start: Value = UNDEFINED, *_: Value) -> float:
+    wanted = _text(other)
+    place = float("nan") if start is UNDEFINED else to_number(start)
+    last = len(text) if place != place else _clamped(place, len(text), len(text))
+    return float(text.rfind(wanted, 0, last + len(wanted)))
+
+
+def _normalize(text: str, form: Value = UNDEFINED, *_: Value) -> str:
+    name = _refuse_missing(form, "NFC")
+    if name not in ("NFC", "NFD", "NFKC", "NFKD"):
+        throw_range_error("The normalization form should be one of NFC, NFD, NFKC, NFKD.")
+    return _checked(to_units(unicodedata.normalize(name, join_surrogates(text))))
+
+
+def _padding(text: str, length: Value, filler: Value) -> str:
+    wanted = integer(length)
+    fill = _refuse_missing(filler, " ")
+    missing = wanted - len(text)
+    if missing <= 0 or not fill:
+        return ""
+    if wanted > STRING_LENGTH_MAX:
+        too_long(int(min(wanted, 2.0**53)))
+    count = int(missing)
+    return (fill * (count // len(fill) + 1))[:count]
+
+
+def _pad_end(text: str, length: Value = UNDEFINED, filler: Value = UNDEFINED, *_: Value) -> str:
+    return text + _padding(text, length, filler)
+
+
+def _pad_start(text: str, length: Value = UNDEFINED, filler: Value = UNDEFINED, *_: Value) -> str:
+    return _padding(text, length, filler) + text
+
+
+def _repeat(text: str, count: Value = UNDEFINED, *_: Value) -> str:
+    times = integer(count)
+    if times < 0 or times == float("inf"):
+        throw_range_error(f"Invalid count value: {to_string(count)}")
+    if not text:
+        return ""
+    if len(text) * times > STRING_LENGTH_MAX:
+        too_long(int(len(text) * times))
+    return text * int(times)
+
+
+def _expand(replacement: str, text: str, position: int, found: str) -> str:
+    """A replacement with its $-patterns filled in."""
+    if "$" not in replacement:
+        return replacement
+    parts: list[str] = []
+    index = 0
+    while True:
+        dollar = replacement.find("$", index)
+        if dollar < 0 or dollar == len(replacement) - 1:
+            parts.append(replacement[index:])
+            return "".join(parts)
+        parts.append(replacement[index:dollar])
+        following = replacement[dollar + 1]
+        if following == "$":
+            parts.append("$")
+        elif following == "&":
+            parts.append(found)
+        elif following == "`":
+            parts.append(text[:position])
+        elif following == "'":
+            parts.append(text[position + len(found) :])
+        else:
+            parts.append("$")
+            index = dollar + 1
+            continue
+        index = dollar + 2
+
+
+def _replacer(replacement: Value, text: str) -> Callable[[int, str], str]:
+    if is_callable(replacement):
+        f = callback(replacement)
+        return lambda position, found: _text(f(found, float(position), text))
+    pattern = _text(replacement)
+    return lambda position, found: _expand(pattern, text, position, found)
+
+
+def _replace(text: str, wanted: Value = UNDEFINED, replacement: Value = UNDEFINED, *_: Value) -> str:
+    found = _text(wanted)
+    replace = _replacer(replacement, text)
+    position = text.find(found)
+    if position < 0:
+        return text
+    return _checked(text[:position] + replace(position, found) + text[position + len(found) :])
+
+
+def _replace_all(text: str, wanted: Value = UNDEFINED, replacement: Value = UNDEFINED, *_: Value) -> str:
+    found = _text(wanted)
+    replace = _replacer(replacement, text)
+    parts: list[str] = []
+    end = length = 0
+    position = text.find(found)
+    step = max(1, len(found))
+    while position >= 0:
+        part = replace(position, found)
+        length += len(part) + position - end
+        if length > STRING_LENGTH_MAX:
+            too_long(length)
+        parts += [text[end:position], part]
+        end = position + len(found)
+        position = text.find(found, position + step) if position + step <= len(text) else -1
+    parts.append(text[end:])
+    return _checked("".join(parts))
+
+
+def _slice(text: str, start: Value = UNDEFINED, end: Value = UNDEFINED, *_: Value) -> str:
+    return text[relative(start, len(text), 0) : relative(end, len(text), len(text))]
+
+
+def _substring(text: str, start: Value = UNDEFINED, end: Value = UNDEFINED, *_: Value) -> str:
+    first, last = _clamped(start, len(text), 0), _clamped(end, len(text), len(text))
+    return text[min(first, last) : max(first, last)]
+
+
+def _substr(text: str, start: Value = UNDEFINED, length: Value = UNDEFINED, *_: Value) -> str:
+    first = relative(start, len(text), 0)
+    count = float(len(text)) if length is UNDEFINED else integer(length)
+    return text[first : first + int(min(max(count, 0.0), float(len(text) - first)))]
+
+
+def _split(text: str, separator: Value = UNDEFINED, limit: Value = UNDEFINED, *_: Value) -> list[Value]:
+    most = 2**32 - 1 if limit is UNDEFINED else to_uint32(to_number(limit))
+    glue = None if separator is UNDEFINED else _text(separator)
+    if most == 0:
+        return []
+    if glue is None:
+        return [text]
+    parts: list[Value] = list(text) if glue == "" else [*text.split(glue)]
+    return parts[:most]
+
+
+def _upper(text: str, *_: Value) -> str:
+    return text.upper() if text.isascii() else _checked(to_units(join_surrogates(text).upper()))
+
+
+def _lower(text: str, *_: Value) -> str:
+    return text.lower() if text.isascii() else _checked(to_units(join_surrogates(text).lower()))
+
+
+def _to_well_formed(text: str, *_: Value) -> str:
+    return _LONE.sub("\ufffd", text)
+
+
+_LOCALE = unsupported("methods that depend on a locale are not available in flows; compare with < and >, format in a task")
+_PATTERN = unsupported("regular expressions are not supported yet; use string methods or a task")
+
+
+def _trim_start(text: str, *_: Value) -> str:
+    return text.lstrip(WHITESPACE)
+
+
+def _trim_end(text: str, *_: Value) -> str:
+    return text.rstrip(WHITESPACE)
+
+
+register_methods(
+    str,
+    "String",
+    {
+        "at": _at, "charAt": _char_at, "charCodeAt": _char_code_at, "codePointAt": _code_point_at, "concat": _concat,
+        "endsWith": _ends_with, "includes": _includes, "indexOf": _index_of, "isWellFormed": lambda text, *_: _LONE.search(text) is None,
+        "lastIndexOf": _last_index_of, "normalize": _normalize, "padEnd": _pad_end, "padStart": _pad_start, "repeat": _repeat,
+        "replace": _replace, "replaceAll": _replace_all, "slice": _slice, "split": _split, "startsWith": _starts_with,
+        "substr": _substr, "substring": _substring, "toLowerCase": _lower, "toString": lambda text, *_: text,
+        "toUpperCase": _upper, "toWellFormed": _to_well_formed, "trim": lambda text, *_: text.strip(WHITESPACE),
+        "trimEnd": _trim_end, "trimLeft": _trim_start, "trimRight": _trim_end, "trimStart": _trim_start,
+        "valueOf": lambda text, *_: text, "localeCompare": _LOCALE, "toLocaleLowerCase": _LOCALE,
+        "toLocaleUpperCase": _LOCALE, "toLocaleString": lambda text, *_: text, "match": _PATTERN, "matchAll": _PATTERN,
+        "search": _PATTERN,
+    },
+)  # fmt: skip
+
+
+def _string(*arguments: Value) -> str:
+    return _text(arguments[0]) if arguments else ""
+
+
+def _from_char_code(*codes: Value) -> str:
+    return "".join([chr(to_uint32(to_number(code)) & 0xFFFF) for code in codes])
+
+
+def _from_code_point(*codes: Value) -> str:
+    characters: list[str] = []
+    for code in codes:
+        number = to_number(code)
+        if not 0 <= number <= 0x10FFFF or number != int(number):
+            throw_range_error(f"Invalid code point {to_string(code)}")
+        characters.append(chr(int(number)))
+    return to_units("".join(characters))
+
+
+STRING = Builtin(
+    "String",
+    _string,
+    construct=unsupported("`new String` is not available in flows; write String(value)"),
+    is_instance=lambda value: False,
+    members={
+        "fromCharCode": Builtin("String.fromCharCode", _from_char_code),
+        "fromCodePoint": Builtin("String.fromCodePoint", _from_code_point),
+    },
+)

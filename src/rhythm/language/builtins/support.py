@@ -1,0 +1,42 @@
+"""What several builtins share: callbacks, index arguments, refusals."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from types import FunctionType
+from typing import Any, NoReturn
+
+from rhythm.language.numbers import clamp_index, to_integer
+from rhythm.language.operators import describe, to_number
+from rhythm.language.values_types import UNDEFINED, NativeFunction, UnsupportedError, Value, throw_type_error
+
+
+def callback(function: Value) -> Callable[..., Value]:
+    """What to call for a callback argument; throws when it is not a function."""
+    if function.__class__ is FunctionType:
+        return function  # type: ignore[no-any-return]  # a flow value is Any; its class was just tested
+    if isinstance(function, NativeFunction):
+        return function.call
+    shown = f'"{function}"' if function.__class__ is str else describe(function)
+    throw_type_error(f"{shown} is not a function")
+
+
+def relative(value: Value, length: int, default: int) -> int:
+    """A relative index argument, clamped to 0..length; ``default`` for undefined."""
+    if value is UNDEFINED:
+        return default
+    return clamp_index(value if value.__class__ is float else to_number(value), length)
+
+
+def integer(value: Value) -> float:
+    """ToIntegerOrInfinity of an argument."""
+    return to_integer(value if value.__class__ is float else to_number(value))
+
+
+def unsupported(message: str) -> Callable[..., NoReturn]:
+    """A builtin that JavaScript has and flows refuse."""
+
+    def refuse(*_: Any) -> NoReturn:
+        raise UnsupportedError(message)
+
+    return refuse
