@@ -75,11 +75,18 @@ class Reports:
         rows += [(token, id_, _HANDED_BACK, None, None, None) for token, id_ in request.hand_backs]
         rows.sort(key=_report_order)
         self.rows = rows
-        self.commit_rows: list[int | None] = [None] * len(commits)
+        continuations = request.continuations
+        #: of each commit the row that reports it, of each continuation None
+        self.commit_rows: list[int | None] = [None] * (len(commits) + len(continuations))
+        #: of each continuation the row of its child's outcome, of each commit None
+        self.child_rows: list[int | None] = [None] * (len(commits) + len(continuations))
         if commits:
             for position, row in enumerate(rows, 1):
                 if row[5] is not None:
                     self.commit_rows[row[5]] = position
+        if continuations:
+            row_of = {row[1]: position for position, row in enumerate(rows, 1)}
+            self.child_rows[len(commits) :] = [row_of.get(c.child_id, 0) for c in continuations]
 
     def arguments(self) -> list[Any]:
         """The arguments p_claims to p_batch_counts."""
@@ -122,16 +129,14 @@ def _action(outcome: TaskOutcome) -> int:
 # Commits -----------------------------------------------------------------------------------------
 
 
-def commit_arguments(
-    commits: Sequence[WorkflowCommit], reports: list[int | None], children: Sequence[uuid.UUID | None]
-) -> list[Any]:
-    """The arguments p_commit_report to p_cancel_ids. `children`: of each continuation, the task it took in."""
+def commit_arguments(commits: Sequence[WorkflowCommit], reports: Reports) -> list[Any]:
+    """The arguments p_commit_report to p_cancel_ids."""
     if not commits:
         return [None] * COMMIT_COLUMNS
     ended = [c.outcome for c in commits]
     return [
-        reports,
-        or_none(list(children)),
+        reports.commit_rows,
+        reports.child_rows,
         [c.id for c in commits],
         [c.version for c in commits],
         [c.seen_through for c in commits],
@@ -229,7 +234,7 @@ def milliseconds(seconds: float | None) -> int | None:
 
 _REPORTED = (
     "bigint[], smallint[], uuid[], smallint[], bytea[], double precision[], bigint[], integer[], "
-    "integer[], uuid[], uuid[], integer[], bigint[], bytea[], smallint[], bytea[], boolean[], integer[], text[], "
+    "integer[], integer[], uuid[], integer[], bigint[], bytea[], smallint[], bytea[], boolean[], integer[], text[], "
     "bytea[], integer[], integer[], "
     "integer[], uuid[], bytea[], integer[], smallint[], text[], integer[], integer[], text[], "
     "integer[], double precision[], text[], integer[], text[], bigint[], "
@@ -244,15 +249,10 @@ EXCHANGE = "select * from rhythm.exchange(" + ", ".join(f"${i}::{t}" for i, t in
 def exchange_arguments(request: ExchangeRequest) -> list[Any]:
     """The arguments of rhythm.exchange."""
     reports = Reports(request)
-    continuations = request.continuations
     return [
         request.incarnation,
         *reports.arguments(),
-        *commit_arguments(
-            [*request.workflow_commits, *(c.commit for c in continuations)],
-            [*reports.commit_rows, *(None for _ in continuations)],
-            [*(None for _ in request.workflow_commits), *(c.child_id for c in continuations)],
-        ),
+        *commit_arguments([*request.workflow_commits, *(c.commit for c in request.continuations)], reports),
         list(request.queues),
         list(request.names),
         request.task_limit,
@@ -265,13 +265,15 @@ def exchange_arguments(request: ExchangeRequest) -> list[Any]:
 
 def exchange_result(row: Mapping[str, Any], request: ExchangeRequest, names: Names, queues: Names) -> ExchangeResult:
     """The answer of rhythm.exchange."""
-    sent = {c.commit.id: c.commit for c in request.continuations}
-    sent.update((c.id, c) for c in request.workflow_commits)
     claims: list[Claim] = []
-    if row["t_ids"] is not None:
-        claims = task_claims(row, tokens(row["t_claim"], len(row["t_ids"])), row["t_ids"], names, queues, sent)
-    if row["w_ids"] is not None:
-        claims += workflow_claims(row, tokens(row["w_claim"], len(row["w_ids"])), row["w_ids"], names, queues)
+    ids = row["t_ids"]
+    if ids is not None:
+        sent = {c.commit.id: c.commit for c in request.continuations}
+        sent.update((c.id, c) for c in request.workflow_commits)
+        claims = task_claims(row, tokens(row["t_claim"], len(ids)), ids, names, queues, sent)
+    ids = row["w_ids"]
+    if ids is not None:
+        claims += workflow_claims(row, tokens(row["w_claim"], len(ids)), ids, names, queues)
     return ExchangeResult(
         claims=claims,
         refused=frozenset(row["o_refused"]),
@@ -279,6 +281,114 @@ def exchange_result(row: Mapping[str, Any], request: ExchangeRequest, names: Nam
         retokened=retokened(row["o_new_ids"], row["o_new_claims"]),
         suspects_waiting=row["o_suspects"],
         check_again=row["o_check_again"],
+    )
+
+
+# The sequential step -----------------------------------------------------------------------------
+
+_STEP_TYPES = (
+    "uuid", "bigint", "uuid", "smallint", "bytea", "uuid", "integer", "bigint", "bytea", "integer", "text", "bytea",
+    "integer", "integer", "uuid", "bytea", "text", "integer", "text", "integer", "text", "integer", "text", "bigint",
+    "integer[]", "integer[]",
+)  # fmt: skip
+STEP = "select * from rhythm.step(" + ", ".join(f"${i}::{t}" for i, t in enumerate(_STEP_TYPES, 1)) + ")"  # noqa: S608 - built of constants
+
+
+def step_arguments(request: ExchangeRequest) -> list[Any] | None:
+    """The arguments of rhythm.step, or None if this exchange is more than one sequential step."""
+    if len(request.task_outcomes) != 1 or len(request.continuations) != 1 or request.task_limit < 1:
+        return None
+    outcome, continued = request.task_outcomes[0], request.continuations[0]
+    commit = continued.commit
+    if (
+        request.workflow_commits
+        or request.hand_backs
+        or outcome.token & SINGLE != SINGLE
+        or outcome.id != continued.child_id
+        or commit.outcome is not None
+        or commit.snapshot is None
+        or len(commit.children) != 1
+        or commit.timers
+        or commit.dropped_timers
+        or commit.wake_groups
+        or commit.cancels
+        or not request.parents
+    ):
+        return None
+    action, child, standing = _action(outcome), commit.children[0], commit.standing
+    options = child.options
+    if action == _FAILED or child.kind != "task" or options.get("delay_seconds") is not None:
+        return None
+    return [
+        request.incarnation,
+        outcome.token >> MEMBERS_BITS,
+        outcome.id,
+        action,
+        pack(outcome.payload),
+        commit.id,
+        commit.version,
+        commit.seen_through,
+        bytes(commit.snapshot),
+        standing.line,
+        None if standing.function is None else _shown(standing.function),
+        pack(standing.awaiting),
+        commit.outstanding,
+        commit.unread_signals,
+        child.id,
+        pack(child.inputs),
+        text(child.name, "name"),
+        child.operation,
+        None if options.get("queue") is None else text(options["queue"], "queue"),
+        options.get("priority"),
+        None if options.get("key") is None else text(options["key"], "key"),
+        options.get("retries"),
+        json_text(options.get("retry")),
+        milliseconds(options.get("timeout_seconds")),
+        list(request.queues),
+        list(request.names),
+    ]
+
+
+def step_result(row: Mapping[str, Any], request: ExchangeRequest, names: Names, queues: Names) -> ExchangeResult:
+    """The answer of rhythm.step, when it applied."""
+    commit = request.continuations[0].commit
+    child = commit.children[0]
+    timeout, retry, tags = row["o_timeout_ms"], row["o_retry"], row["o_parent_tags"]
+    assert commit.snapshot is not None, "step_arguments() has looked"
+    parent = Parent(
+        commit.id,
+        names(row["o_parent_name"]),
+        row["o_definition"],
+        commit.version + 1,
+        commit.seen_through + 1,
+        bytes(commit.snapshot),
+        None if tags is None else json.loads(tags),
+    )
+    claim = Claim(
+        token=row["o_claim"] << MEMBERS_BITS | SINGLE,
+        id=child.id,
+        kind="task",
+        name=child.name,
+        inputs=child.inputs,
+        attempt=1,
+        lost=0,
+        queue=queues(row["o_queue"]),
+        timeout_seconds=timeout / 1000.0 if timeout else None,
+        retries=row["o_retries"],
+        retry=None if retry is None else json.loads(retry),
+        parent_id=commit.id,
+        operation=child.operation,
+        key=child.options.get("key"),
+        created_at_ms=row["o_created"],
+        parent=parent if commit.outstanding == 1 else None,
+    )
+    return ExchangeResult(
+        claims=[claim],
+        refused=frozenset(),
+        continued=frozenset((commit.id,)),
+        retokened={},
+        suspects_waiting=False,
+        check_again=False,
     )
 
 

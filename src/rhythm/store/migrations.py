@@ -33,6 +33,7 @@ FUNCTION_FILES = (
     "workflows",
     "claims",
     "exchange",
+    "steps",
     "cancel",
     "definitions",
     "workers",

@@ -14,6 +14,8 @@ import uuid
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import asyncpg
+
 from rhythm.errors import InvalidInput
 from rhythm.model import (
     START_COUNT_MAX,
@@ -41,6 +43,7 @@ from rhythm.store.connection import CALL_TIMEOUT_SECONDS, Caller, Database, Exec
 from rhythm.store.marshal import (
     EXCHANGE,
     MEMBERS_BITS,
+    STEP,
     Reports,
     distinct,
     exchange_arguments,
@@ -50,6 +53,8 @@ from rhythm.store.marshal import (
     milliseconds,
     or_none,
     retokened,
+    step_arguments,
+    step_result,
     task_claims,
     workflow_claims,
 )
@@ -207,9 +212,25 @@ class Store:
 
     async def exchange(self, request: ExchangeRequest) -> ExchangeResult:
         """Outcomes and commits in, claims out, one transaction. Raises IncarnationDead."""
+        arguments = step_arguments(request)
+        if arguments is not None:
+            result = await self._step(request, arguments)
+            if result is not None:
+                return result
         row = await self._database.fetchrow(EXCHANGE, *exchange_arguments(request))
         await self._know(row)
         return exchange_result(row, request, self._names.__getitem__, self._queues.__getitem__)
+
+    async def _step(self, request: ExchangeRequest, arguments: Sequence[Any]) -> ExchangeResult | None:
+        """The same by rhythm.step, or None if that does not apply: then nothing was done."""
+        try:
+            row = await self._database.fetchrow(STEP, *arguments)
+        except asyncpg.UniqueViolationError:  # the child's id is in use
+            return None
+        if row["o_claim"] is None:
+            return None
+        await self._know_ids((row["o_parent_name"],), (row["o_queue"],))
+        return step_result(row, request, self._names.__getitem__, self._queues.__getitem__)
 
     async def heartbeat(self, incarnation: uuid.UUID) -> HeartbeatResult:
         """Keeps the incarnation alive. Raises IncarnationDead."""
@@ -265,13 +286,19 @@ class Store:
 
     async def _know(self, row: Mapping[str, Any]) -> None:
         """Learns the names and queues that an answer mentions by id."""
-        mentioned = {*(row["t_names"] or ()), *(row["w_names"] or ()), *(row.get("c_names") or ())}
-        if not mentioned <= self._names.keys():
-            rows = await self._database.fetch("select id, name from rhythm.names where id = any($1)", list(mentioned))
+        tasks, workflows = row["t_names"], row["w_names"]
+        if tasks is not None or workflows is not None:
+            await self._know_ids(
+                (*(tasks or ()), *(workflows or ()), *(row.get("c_names") or ())),
+                (*(row["t_queues"] or ()), *(row["w_queues"] or ())),
+            )
+
+    async def _know_ids(self, names: Sequence[int], queues: Sequence[int]) -> None:
+        if not self._names.keys() >= set(names):
+            rows = await self._database.fetch("select id, name from rhythm.names where id = any($1)", [*names])
             self._names.update((r["id"], r["name"]) for r in rows)
-        mentioned = {*(row["t_queues"] or ()), *(row["w_queues"] or ())}
-        if not mentioned <= self._queues.keys():
-            rows = await self._database.fetch("select id, name from rhythm.queues where id = any($1)", list(mentioned))
+        if not self._queues.keys() >= set(queues):
+            rows = await self._database.fetch("select id, name from rhythm.queues where id = any($1)", [*queues])
             self._queues.update((r["id"], r["name"]) for r in rows)
 
     # Signals and cancellation
@@ -313,7 +340,7 @@ class Store:
     async def list(
         self,
         *,
-        status: str | None = None,
+        status: str | Sequence[str] | None = None,
         name: str | None = None,
         kind: str | None = None,
         queue: str | None = None,
@@ -321,11 +348,13 @@ class Store:
         tags: Mapping[str, Any] | None = None,
         before: uuid.UUID | None = None,
         limit: int = 100,
+        key: str | None = None,
     ) -> list[ExecutionInfo]:
         """Executions that fit everything given, newest first; ``before``: the last id of the page before."""
         rows = await self._database.fetch(
-            "select * from rhythm.list_executions(null, $1, $2, $3, $4, $5, $6, $7, $8)",
-            status, name, kind, queue, parent_id, json_text(tags), before, limit,
+            "select * from rhythm.list_executions(null, $1, $2, $3, $4, $5, $6, $7, $8, $9)",
+            [status] if isinstance(status, str) else status,
+            name, kind, queue, parent_id, json_text(tags), before, limit, key,
         )  # fmt: skip
         return [_execution(row) for row in rows]
 

@@ -9,8 +9,7 @@
 -- otherwise its id is returned as refused. The members of a batch that were not reported become single claims.
 --
 -- Commits of workflows are parallel arrays as in commit_workflows; p_commit_report points to the report (from 1), or is
--- null for a continuation: then p_commit_child is the child, among the task reports, whose outcome the commit has taken
--- in. A continuation counts if its workflow is suspended at that version with nothing unread and that outcome is final.
+-- null for a continuation: then p_commit_child points to the report of the task whose outcome the commit has taken in. A continuation counts if its workflow is suspended at that version with nothing unread and that outcome is final.
 --
 -- Claims at most p_task_limit tasks of the given names and p_workflow_limit workflows, 4 MiB each kind, at most 500.
 -- p_alone: this worker holds nothing and has no other exchange under way. p_idle: it will sleep if it gets nothing.
@@ -20,7 +19,7 @@ create or replace function rhythm.exchange(
   p_incarnation uuid,
   p_claims bigint[], p_positions smallint[], p_ids uuid[], p_actions smallint[], p_payloads bytea[],
   p_retry_after double precision[], p_batches bigint[], p_batch_counts integer[],
-  p_commit_report integer[], p_commit_child uuid[], p_commit_ids uuid[], p_versions integer[], p_seen bigint[],
+  p_commit_report integer[], p_commit_child integer[], p_commit_ids uuid[], p_versions integer[], p_seen bigint[],
   p_snapshots bytea[], p_statuses smallint[], p_outcomes bytea[], p_keep boolean[], p_lines integer[], p_functions text[],
   p_awaiting bytea[], p_outstanding integer[], p_unread_signals integer[],
   p_child_commit integer[], p_child_ids uuid[], p_child_inputs bytea[], p_child_name integer[], p_child_kinds smallint[],
@@ -150,7 +149,7 @@ create or replace function rhythm.report(
   p_now timestamptz, p_incarnation uuid,
   p_claims bigint[], p_positions smallint[], p_ids uuid[], p_actions smallint[], p_payloads bytea[],
   p_retry_after double precision[], p_batches bigint[], p_batch_counts integer[],
-  p_commit_report integer[], p_commit_child uuid[], p_commit_ids uuid[], p_versions integer[], p_seen bigint[],
+  p_commit_report integer[], p_commit_child integer[], p_commit_ids uuid[], p_versions integer[], p_seen bigint[],
   p_snapshots bytea[], p_statuses smallint[], p_outcomes bytea[], p_keep boolean[], p_lines integer[], p_functions text[],
   p_awaiting bytea[], p_outstanding integer[], p_unread_signals integer[],
   p_child_commit integer[], p_child_ids uuid[], p_child_inputs bytea[], p_child_name integer[], p_child_kinds smallint[],
@@ -202,15 +201,15 @@ begin
 
   if p_commit_ids is not null then
     with commits as (
-      select u.position, u.id, u.child,
-             case when u.report is not null then array_position(v_rows, u.report)
-                  else (select r.position from unnest(v_rows, v_parents) with ordinality r(row, parent, position)
-                        where p_ids[r.row] = u.child and r.parent = u.id and p_actions[r.row] in (1, 3, 4)) end as slot,
-             u.report is null as continuation, u.version, u.seen
+      select u.position, u.id, p_ids[u.child] as child, u.report is null as continuation, u.version, u.seen,
+             -- both are sorted, and the same but for refused ones
+             case when v_rows[coalesce(u.report, u.child)] = coalesce(u.report, u.child) then coalesce(u.report, u.child)
+                  else array_position(v_rows, coalesce(u.report, u.child)) end as slot
         from unnest(p_commit_ids, p_commit_report, p_commit_child, p_versions, p_seen) with ordinality
           u(id, report, child, version, seen, position)),
     judged as (
-      select c.*, c.slot is not null and (not c.continuation or exists (
+      select c.*, c.slot is not null and (not c.continuation or v_parents[c.slot] = c.id
+               and p_actions[v_rows[c.slot]] in (1, 3, 4) and exists (
                select from rhythm.waits w where w.id = c.id and w.suspended and w.version = c.version
                  and w.next_number = c.seen and w.next_number - 1 = w.seen_through)) as take
         from commits c)
@@ -338,6 +337,24 @@ begin
   if v_first > cardinality(p_claims) then
     return;
   end if;
+  if v_first = cardinality(p_claims) and p_ids[v_first] is not null then
+    delete from rhythm.claims c where c.id = p_claims[v_first] and c.single and c.ids[1] = p_ids[v_first]
+      returning c.attempts, c.lost, c.started_at, c.family into v_attempts, v_lost, v_started, v_family;
+    if not found then
+      perform rhythm.refuse(p_claims[v_first], p_ids[v_first]);
+      o_refused := o_refused || p_ids[v_first];
+    elsif v_family or p_actions[v_first] <> 1 then
+      o_rows := o_rows || v_first;
+      o_attempts := o_attempts || v_attempts[1];
+      o_lost := o_lost || coalesce(v_lost[1], 0)::integer;
+      o_started := o_started || v_started;
+    else
+      insert into rhythm.outcomes (id, started_at, finished_at, attempts, lost, status, payload)
+        values (p_ids[v_first], v_started, p_now, v_attempts[1], coalesce(v_lost[1], 0), 1, p_payloads[v_first])
+        on conflict (id) do nothing;
+    end if;
+    return;
+  end if;
   select array_agg(c.id), array_agg(c.ids[1]), array_agg(c.attempts[1]), array_agg(coalesce(c.lost[1], 0)),
          array_agg(c.started_at), bool_or(c.family)
     into v_found, v_found_ids, v_attempts, v_lost, v_found_started, v_family
@@ -374,6 +391,15 @@ begin
       select u.id, u.started_at, p_now, u.attempts, u.lost, 1, p_payloads[u.row]
         from unnest(v_found_ids, v_found_started, v_attempts, v_lost, v_more_rows) u(id, started_at, attempts, lost, row)
       on conflict (id) do nothing;
+  end if;
+end $$;
+
+-- Raises 22023 if the claim is there, but not the member's. Internal.
+create or replace function rhythm.refuse(p_claim bigint, p_id uuid) returns void
+language plpgsql as $$
+begin
+  if exists (select from rhythm.claims c where c.id = p_claim) then
+    raise exception 'report of % does not fit claim %', p_id, p_claim using errcode = '22023';
   end if;
 end $$;
 

@@ -48,9 +48,9 @@ create or replace view rhythm.executions_view as
 -- Executions, newest first (by id), that fit everything given: up to p_limit, those before the id p_before.
 -- Returns rows of executions_view. Raises nothing.
 create or replace function rhythm.list_executions(
-  p_id uuid default null, p_status text default null, p_name text default null, p_kind text default null,
+  p_id uuid default null, p_statuses text[] default null, p_name text default null, p_kind text default null,
   p_queue text default null, p_parent uuid default null, p_tags text default null, p_before uuid default null,
-  p_limit integer default 100)
+  p_limit integer default 100, p_key text default null)
 returns setof rhythm.executions_view
 language plpgsql stable as $$
 begin
@@ -58,27 +58,27 @@ begin
     return query select v.* from rhythm.executions_view v where v.id = p_id;
   elsif p_parent is not null then
     return query select v.* from rhythm.executions_view v
-      where v.parent_id = p_parent and (p_status is null or v.status = p_status) and (p_name is null or v.name = p_name)
+      where v.parent_id = p_parent and (p_statuses is null or v.status = any(p_statuses)) and (p_name is null or v.name = p_name)
         and (p_kind is null or v.kind = p_kind) and (p_queue is null or v.queue = p_queue)
-        and (p_tags is null or v.tags @> p_tags::jsonb) and (p_before is null or v.id < p_before)
+        and (p_tags is null or v.tags @> p_tags::jsonb) and (p_key is null or v.key = p_key) and (p_before is null or v.id < p_before)
       order by v.id desc limit p_limit;
-  elsif p_status in ('pending', 'running', 'suspended', 'failed', 'cancelled') then
+  elsif not 'completed' = any(p_statuses) then
     return query select v.* from (
-        select r.id from rhythm.ready r where p_status = 'pending'
-        union all select l.id from rhythm.later l where p_status = 'pending'
-        union all select u.id from rhythm.claims c, unnest(c.ids) u(id) where p_status = 'running'
-        union all select w.id from rhythm.waits w where p_status = 'suspended' and w.suspended
-        union all select o.id from rhythm.outcomes o where p_status in ('failed', 'cancelled') and o.status <> 1) c
+        select r.id from rhythm.ready r where 'pending' = any(p_statuses)
+        union all select l.id from rhythm.later l where 'pending' = any(p_statuses)
+        union all select u.id from rhythm.claims c, unnest(c.ids) u(id) where 'running' = any(p_statuses)
+        union all select w.id from rhythm.waits w where 'suspended' = any(p_statuses) and w.suspended
+        union all select o.id from rhythm.outcomes o where p_statuses && array['failed', 'cancelled'] and o.status <> 1) c
       join rhythm.executions_view v on v.id = c.id
-      where v.status = p_status and (p_name is null or v.name = p_name)
+      where v.status = any(p_statuses) and (p_name is null or v.name = p_name)
         and (p_kind is null or v.kind = p_kind) and (p_queue is null or v.queue = p_queue)
-        and (p_tags is null or v.tags @> p_tags::jsonb) and (p_before is null or v.id < p_before)
+        and (p_tags is null or v.tags @> p_tags::jsonb) and (p_key is null or v.key = p_key) and (p_before is null or v.id < p_before)
       order by v.id desc limit p_limit;
   else
     return query select v.* from rhythm.executions_view v
-      where (p_status is null or v.status = p_status) and (p_name is null or v.name = p_name)
+      where (p_statuses is null or v.status = any(p_statuses)) and (p_name is null or v.name = p_name)
         and (p_kind is null or v.kind = p_kind) and (p_queue is null or v.queue = p_queue)
-        and (p_tags is null or v.tags @> p_tags::jsonb) and (p_before is null or v.id < p_before)
+        and (p_tags is null or v.tags @> p_tags::jsonb) and (p_key is null or v.key = p_key) and (p_before is null or v.id < p_before)
       order by v.id desc limit p_limit;
   end if;
 end $$;
