@@ -68,13 +68,13 @@ def show(execution_id: Id, database_url: options.DatabaseUrl = None, as_json: op
 
 async def _standing(client: Client, info: ExecutionInfo) -> Standing | None:
     """What the last snapshot says; None when there is none: tasks, workflows not yet begun or finished."""
-    from rhythm import payloads
-    from rhythm.engine import inspect, load_program
-
     snapshot = await client.store.snapshot(info.id) if info.kind == "workflow" else None
     definition = None if snapshot is None else await client.store.definition(snapshot.definition_id)
     if snapshot is None or definition is None:
         return None
+    from rhythm import payloads
+    from rhythm.engine import inspect, load_program
+
     lines = definition.source.split("\n")
     places = [
         Place(

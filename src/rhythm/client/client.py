@@ -30,6 +30,7 @@ from rhythm.errors import (
     ExecutionNotFound,
     InvalidInput,
     RhythmError,
+    StartRefused,
     WaitTimeout,
 )
 from rhythm.model import ExecutionInfo, NewExecution, OutcomeInfo, StartResult, new_id
@@ -221,6 +222,7 @@ class Client:
             (result,) = await self.store.start([record], connection=connection)
         else:
             result = await self._start_coalesced(record)
+        _check_not_refused(record, result)
         return Execution(self, result.id, exists=True)
 
     async def start_many(self, starts: Iterable[Start], *, connection: Any = None) -> list[uuid.UUID]:
@@ -238,7 +240,9 @@ class Client:
                 results = await self.store.start(chunk, connection=connection)
             else:
                 results = await self._repeat(partial(self.store.start, chunk))
-            ids.extend(result.id for result in results)
+            for record, result in zip(chunk, results, strict=True):
+                _check_not_refused(record, result)
+                ids.append(result.id)
         return ids
 
     async def _start_coalesced(self, record: NewExecution) -> StartResult:
@@ -408,6 +412,15 @@ def parse_id(value: uuid.UUID | str) -> uuid.UUID:
         return uuid.UUID(value)
     except (ValueError, AttributeError, TypeError):
         raise InvalidInput(f"{value!r:.100} is not an execution id") from None
+
+
+def _check_not_refused(record: NewExecution, result: StartResult) -> None:
+    if result.status == "refused":
+        why = "with other inputs" if result.code == "key_conflict" else "and the key policy is to reject that"
+        raise StartRefused(
+            f"the key {record.key!r} of {record.name!r} belongs to execution {result.id}, {why}",
+            code=result.code or "refused",
+        )
 
 
 def _refuse(batch: list[tuple[NewExecution, asyncio.Future[StartResult]]], error: RhythmError) -> None:

@@ -76,7 +76,8 @@ class OutcomeWaits:
     async def _ask(self, ids: list[uuid.UUID]) -> None:
         try:
             for execution_id, outcome in (await self._store.outcomes(ids)).items():
-                self._answer(execution_id, outcome)
+                if outcome is not None:  # None: it exists and has not finished
+                    self._answer(execution_id, outcome)
         except DatabaseUnavailable:
             return  # asked again after the pause
         except RhythmError as error:
