@@ -35,6 +35,9 @@ class _Liveness:
         self.awaits: dict[int, int] = dict.fromkeys(range(len(function["awaits"])), 0)
         self.breaks: dict[int, int] = {}
         self.continues: dict[int, int] = {}
+        # What each loop needed when it was last visited: nested loops go on from there, instead of starting over
+        # for every turn of the outer fixpoint, which would double with each level. What is needed only grows.
+        self.heads: dict[int, int] = {}
         self.handler = 0  # what the handlers around need
 
     def body(self, statements: list[Node], live: int) -> int:
@@ -100,7 +103,7 @@ class _Liveness:
     def loop(self, s: Node, live: int) -> int:
         _, label, test, body, update, _ = s
         self.breaks[label] = live
-        head = 0
+        head = self.heads.get(label, 0)
         while True:
             before = head
             again = self.body(update, head)
@@ -108,17 +111,19 @@ class _Liveness:
             inside = self.body(body, again)
             head |= self.expression(test, inside | live) if test is not None else inside
             if head == before:
+                self.heads[label] = head
                 return head
 
     def for_of(self, s: Node, live: int) -> int:
         _, label, target, iterable, _, body, _ = s
         self.breaks[label] = live
-        head = live
+        head = live | self.heads.get(label, 0)
         while True:
             before = head
             self.continues[label] = head
             head |= self.body(body, head) & ~(1 << target)
             if head == before:
+                self.heads[label] = head
                 return self.expression(iterable, head)
 
     def write(self, var: Node, live: int) -> int:
