@@ -256,8 +256,8 @@ def div(a: Value, b: Value) -> float:
 def mod(a: Value, b: Value) -> float:
     """``a % b``: the sign of the dividend, NaN for a zero divisor."""
     a, b = to_number(a), to_number(b)
-    if a >= 0.0 and 0.0 < b < _INFINITY and a < _INFINITY:
-        return a % b
+    if 0.0 < a < _INFINITY and 0.0 < b < _INFINITY:
+        return a % b  # Not for -0: Python gives 0 there.
     if b == 0.0 or a != a or b != b or a in (_INFINITY, -_INFINITY):
         return _NAN
     return _fmod(a, b)
