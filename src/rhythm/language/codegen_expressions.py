@@ -289,7 +289,7 @@ class ExpressionWriter:
         code = self.code(operand)
         if operator == "nullish":
             if not value_kinds(code) & (NULL | UNDEFINED):
-                return Code(f"({code.text} is None)", BOOLEAN)
+                return _FALSE if code.simple else Code(f"({code.text} is None)", BOOLEAN)
             first, again = self.hold(code)
             return Code(f"({first} is None or {again} is U)", BOOLEAN)
         if operator == "typeof":
@@ -457,6 +457,13 @@ class ExpressionWriter:
         left_kinds, right_kinds = value_kinds(left), value_kinds(right)
         if left_kinds == right_kinds == NUMBER or STRING in (left_kinds, right_kinds):
             return f"({left.text} == {right.text})"
+        if not left_kinds & right_kinds and left.simple and right.simple:
+            return "False"
+        if is_literal(left) or is_literal(right):
+            # Python warns about `is` with a literal.
+            literal, other = (left, right) if is_literal(left) else (right, left)
+            if not value_kinds(literal) & value_kinds(other):
+                return f"({as_value(other)} is h_DONE)"
         identical = NULL | UNDEFINED | BOOLEAN | ARRAY | OBJECT | FUNCTION
         if not left_kinds & ~identical or not right_kinds & ~identical:
             return f"({as_value(left)} is {as_value(right)})"
@@ -482,6 +489,8 @@ class ExpressionWriter:
         left, right = self.code(node[2]), self.code(node[3])
         for tested, other in ((left, right), (right, left)):
             if other.kinds in (NULL, UNDEFINED) and other.simple:
+                if is_literal(tested):
+                    return _TRUE if negate else _FALSE
                 first, again = self.hold(tested)
                 text = f"({first} is None or {again} is U)"
                 return Code(f"(not {text})" if negate else text, BOOLEAN)
@@ -516,7 +525,10 @@ class ExpressionWriter:
         if left.kinds in (BOOLEAN, STRING):
             return Code(f"({left.text} {operator} {right})", kinds)
         first, again = self.hold(Code(as_value(left), value_kinds(left), left.simple and left.kinds != INTEGER))
-        test = f"{first} is True or {again} is not False and h_truthy({again})"
+        if value_kinds(left) == NUMBER:
+            test = f"{first} and {again} == {again}"
+        else:
+            test = f"{first} is True or {again} is not False and h_truthy({again})"
         if operator == "and":
             return Code(f"({right} if {test} else {again})", kinds)
         return Code(f"({again} if {test} else {right})", kinds)
@@ -598,6 +610,8 @@ class ExpressionWriter:
             return Code(f"({again}[{index}] if {test} else {slow})")
         key = self.code(node[2])
         key = Code(as_value(key), value_kinds(key), key.simple)
+        if not (key.kinds & STRING and target.kinds & OBJECT) and not (key.kinds & NUMBER and target.kinds & ARRAY):
+            return Code(f"{mark(position)}h_get_index({as_value(target)}, {key.text}, {_text(node[3])})")
         first, again = self.hold(Code(as_value(target), value_kinds(target), target.simple), key.text)
         key_first, key_again = self.hold(key)
         slow = f"{mark(position)}h_get_index({again}, {key_again}, {_text(node[3])})"
@@ -862,6 +876,11 @@ def float_text(code: Code, text: str) -> str:
 def cell_name(target: Node) -> str:
     """Name of the cell of a `cell` or `capture` variable."""
     return f"s{target[1]}" if target[0] == "cell" else f"c{target[1]}"
+
+
+def is_literal(code: Code) -> bool:
+    """True for the text of a number or a string."""
+    return code.simple and not code.text[0].isalpha()
 
 
 def number_text(number: float) -> str:

@@ -119,9 +119,10 @@ class ReadWriter(ExpressionWriter):
             return bool(self.analysis.kinds(self.function_id, node[1]) & OBJECT)
         if kind != "get_index" or node[1][0] == "global":
             return False
+        kinds = self.analysis.kinds(self.function_id, node[1])
         if self.integer_or_none(node[2]) is not None:
-            return self.is_natural(node[2])
-        return self.analysis.kinds(self.function_id, node[2]) == STRING
+            return bool(kinds & (ARRAY | STRING)) and self.is_natural(node[2])
+        return bool(kinds & OBJECT) and self.analysis.kinds(self.function_id, node[2]) == STRING
 
     def _always(self, node: Node) -> list[Node]:
         """Sub-expressions that are evaluated whenever the expression is and may be moved in front of it, in order."""

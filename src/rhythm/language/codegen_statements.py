@@ -33,6 +33,7 @@ from rhythm.language.codegen_expressions import (
     Constants,
     as_value,
     cell_name,
+    is_literal,
     mark,
     value_kinds,
 )
@@ -351,7 +352,10 @@ class StatementWriter(ReadWriter):
 
     def _s_check_object(self, statement: Node) -> None:
         self.position = statement[4]
-        first, again = self.hold(self.code(self.hoist(statement[1], presence=True)))
+        code = self.code(self.hoist(statement[1], presence=True))
+        if is_literal(code):
+            return
+        first, again = self.hold(code)
         check = f"h_to_object_check({again}, {statement[2]!a}, {statement[3]!a})"
         self.emit(f"if {first} is None or {again} is U: {check}")
 

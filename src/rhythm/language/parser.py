@@ -49,13 +49,17 @@ class ParseResult:
 def parse(source: str, filename: str) -> ParseResult:
     """Parses a file. Never raises; a tree with an ErrorNode comes with an error diagnostic."""
     report = Report(source, filename)
-    if len(source) > SOURCE_LENGTH_MAX:
+    return ParseResult(parse_into(report), report.diagnostics)
+
+
+def parse_into(report: Report) -> nodes.File:
+    """Parses the report's source; problems go to the report."""
+    if len(report.source) > SOURCE_LENGTH_MAX:
         report.error("F111", f"a flow file has at most {SOURCE_LENGTH_MAX:,} characters", 0, 0, "move work into tasks")
-        return ParseResult(nodes.File(0, len(source), []), report.diagnostics)
+        return nodes.File(0, len(report.source), [])
     tokens = tokenize(report)
     with recursion_room():
-        program = Parser(report, tokens).file()
-    return ParseResult(program, report.diagnostics)
+        return Parser(report, tokens).file()
 
 
 class Parser(ExpressionParser):

@@ -1,0 +1,707 @@
+"""The engine: one activation of a workflow. Pure: program, snapshot and deliveries in; commands, snapshot or outcome out.
+
+    activate(program, start | snapshot | live, deliveries, environment)  ->  Activation
+
+A delivery settles one host operation and drains the job queue: one turn. Several deliveries are consecutive turns of one
+activation, without a snapshot in between. When nothing is left to run, either the workflow's promise has settled (then
+there is an outcome), or something is outstanding (then there is a snapshot), or the workflow waits for nothing at all
+(then it fails with DeadlockError).
+
+Signals are matched here, after every turn: the oldest message goes to the oldest wait of its name that anything can still
+observe. A wait or timer that only settled combinators know is released: it takes no message, and leaves the database with
+the next snapshot.
+
+Uncatchable endings (limits, unsupported constructs, deadlock, the activation budget) become a failed outcome that keeps
+the last snapshot. Nothing here reads a clock or a random number but through the environment, and nothing here waits.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import threading
+import uuid
+from collections import OrderedDict
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from types import FunctionType
+from typing import Any, Final
+
+from rhythm import payloads
+from rhythm.errors import CompileError, InvalidInput
+from rhythm.language import ir as flow_ir
+from rhythm.language import snapshot as snapshots
+from rhythm.language.boundary import error_from_payload, error_payload, from_json, from_plain, to_json
+from rhythm.language.builtins.console import show
+from rhythm.language.builtins.date import iso_text
+from rhythm.language.builtins.host import (
+    CancelChild,
+    DropTimer,
+    StartChild,
+    StartTimer,
+    cancel_all,
+    finish_operation,
+    timeout_error,
+)
+from rhythm.language.codegen import Instance, Program, load
+from rhythm.language.diagnostics import Diagnostic, Report, sort_diagnostics
+from rhythm.language.lower import lower
+from rhythm.language.parser import parse_into
+from rhythm.language.promises import (
+    PENDING,
+    REJECTED,
+    AdoptReaction,
+    ElementReaction,
+    Frame,
+    HostOperation,
+    Promise,
+    Realm,
+    ThenReaction,
+)
+from rhythm.language.resolver import Resolution, resolve
+from rhythm.language.values import (
+    TDZ,
+    UNDEFINED,
+    DeadlockError,
+    FatalError,
+    JSDate,
+    JSError,
+    JSMap,
+    JSSet,
+    JSThrow,
+    LimitError,
+    Value,
+    caught,
+    describe,
+    own_keys,
+    own_value,
+    set_current_realm,
+)
+from rhythm.model import Delivery, NewChild, NewTimer, Standing, WakeGroup, WorkflowOutcome
+
+PROGRAMS_CACHED: Final = 256  #: compiled definitions kept per process
+LOGS_MAX: Final = 1_000  #: log lines of one activation; more are dropped, and that is said
+VIEW_DEPTH_MAX: Final = 8  #: levels of data shown by inspect
+VIEW_ITEMS_MAX: Final = 200  #: entries of one object or array shown by inspect
+
+
+# Definitions --------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Definition:
+    """A compiled workflow."""
+
+    name: str
+    source: str
+    source_hash: str  #: hex SHA-256 of the source
+    ir: dict[str, Any]
+    ir_bytes: bytes
+    hash: str  #: content hash of the IR: what executions are pinned to
+    warnings: tuple[Diagnostic, ...]
+
+
+def check_source(source: str, filename: str) -> list[Diagnostic]:
+    """Every diagnostic of a workflow's source, errors and warnings, in the order of the source."""
+    return _check(source, filename)[2]
+
+
+def compile_workflow(source: str, filename: str, name: str) -> Definition:
+    """Compiles a workflow. Raises CompileError with all diagnostics when it has errors."""
+    file, resolution, diagnostics = _check(source, filename)
+    if any(diagnostic.severity == "error" for diagnostic in diagnostics):
+        raise CompileError(diagnostics)
+    program = lower(file, resolution, source, name)
+    data = flow_ir.to_bytes(program)
+    return Definition(
+        name=name,
+        source=source,
+        source_hash=hashlib.sha256(source.encode("utf-8", "surrogatepass")).hexdigest(),
+        ir=program,
+        ir_bytes=data,
+        hash=hashlib.sha256(data).hexdigest(),
+        warnings=tuple(diagnostics),
+    )
+
+
+def _check(source: str, filename: str) -> tuple[Any, Resolution, list[Diagnostic]]:
+    report = Report(source, filename)
+    file = parse_into(report)
+    resolution = resolve(file, report)
+    return file, resolution, sort_diagnostics(report.diagnostics)
+
+
+_programs: OrderedDict[str, Program] = OrderedDict()
+_programs_lock = threading.Lock()
+
+
+def load_program(ir_bytes: bytes, content_hash: str) -> Program:
+    """The program of a stored definition, compiled once per process. Raises language.ir.IRError for a damaged one."""
+    with _programs_lock:
+        program = _programs.get(content_hash)
+        if program is not None:
+            _programs.move_to_end(content_hash)
+            return program
+    if hashlib.sha256(ir_bytes).hexdigest() != content_hash:
+        raise flow_ir.IRError("the stored definition does not match its hash")
+    program = load(flow_ir.from_bytes(ir_bytes), content_hash, validated=True)
+    with _programs_lock:
+        _programs[content_hash] = program
+        while len(_programs) > PROGRAMS_CACHED:
+            _programs.popitem(last=False)
+    return program
+
+
+# Activations --------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class StartInfo:
+    """What a new execution begins with."""
+
+    execution_id: str
+    name: str
+    version: str  #: hash of the definition
+    started_at_ms: float
+    inputs: bytes  #: JSON
+    parent_id: str | None = None
+    tags: dict[str, Any] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Environment:
+    """The outside world, as far as a workflow can see it."""
+
+    now_ms: Callable[[], float]
+    random: Callable[[], float]
+    new_id: Callable[[], str]  #: ids of started children
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What one execution may use (see docs/language.md)."""
+
+    snapshot_bytes_max: int = 16 << 20  #: Larger snapshots fail the execution. Default 16 MiB.
+    snapshot_bytes_warn: int = 1 << 20  #: Larger ones are logged. Default 1 MiB.
+
+
+@dataclass(slots=True)
+class Live:
+    """A decoded heap, for the next activation of the same version on this process."""
+
+    realm: Realm
+    instance: Instance
+    root: Promise
+
+
+@dataclass(slots=True)
+class Activation:
+    """What an activation asks for. Either ``snapshot`` or ``outcome`` is set."""
+
+    snapshot: bytes | None = None
+    outcome: WorkflowOutcome | None = None
+    seen_through: int = 0  #: highest delivery number taken in
+    children: list[NewChild] = field(default_factory=list)
+    timers: list[NewTimer] = field(default_factory=list)
+    dropped_timers: list[int] = field(default_factory=list)
+    cancels: list[uuid.UUID] = field(default_factory=list)
+    wake_groups: list[WakeGroup] = field(default_factory=list)
+    outstanding: int = 0  #: operations it waits for
+    unread_signals: int = 0
+    standing: Standing = field(default_factory=Standing)
+    logs: list[tuple[str, str]] = field(default_factory=list)  #: (level, text) of console calls and warnings
+    live: Live | None = None  #: for the cache, once the commit is confirmed; None with an outcome
+
+
+def activate(
+    program: Program,
+    *,
+    environment: Environment,
+    start: StartInfo | None = None,
+    snapshot: bytes | None = None,
+    live: Live | None = None,
+    deliveries: Sequence[Delivery] = (),
+    limits: Limits | None = None,
+    keep_bytes: bool = True,
+) -> Activation:
+    """Runs a workflow from its start, a snapshot or a live heap, through the deliveries, to its next suspension or end.
+
+    Exactly one of ``start``, ``snapshot`` and ``live`` is given. ``keep_bytes=False`` leaves out the snapshot's bytes.
+    Raises SnapshotError when the snapshot cannot be read; every failure of the workflow itself is an outcome.
+    """
+    run = _Run(program, environment, limits or Limits())
+    try:
+        if start is not None:
+            run.open(start)
+        elif live is not None:
+            run.adopt(live)
+        else:
+            assert snapshot is not None, "an activation starts somewhere"
+            run.restore(snapshot)
+        return run.finish(start, deliveries, keep_bytes)
+    finally:
+        set_current_realm(None)
+
+
+class _Run:
+    """One activation under way."""
+
+    realm: Realm
+    instance: Instance
+    root: Promise
+
+    def __init__(self, program: Program, environment: Environment, limits: Limits) -> None:
+        self.program = program
+        self.environment = environment
+        self.limits = limits
+        self.result = Activation()
+        self.dropped_logs = 0
+
+    def log(self, level: str, text: str) -> None:
+        if len(self.result.logs) < LOGS_MAX:
+            self.result.logs.append((level, text))
+        else:
+            self.dropped_logs += 1
+
+    def open(self, start: StartInfo) -> None:
+        self.realm = self.new_realm()
+        self.realm.execution_id = start.execution_id
+        self.instance = self.program.instantiate(self.realm)
+        set_current_realm(self.realm)
+
+    def new_realm(self) -> Realm:
+        world = self.environment
+        return Realm(now_ms=world.now_ms, random=world.random, new_id=world.new_id, log=self.log)
+
+    def adopt(self, live: Live) -> None:
+        self.realm, self.instance, self.root = live.realm, live.instance, live.root
+        world = self.environment
+        self.realm.now_ms, self.realm.random, self.realm.new_id = world.now_ms, world.random, world.new_id
+        self.realm.log = self.log
+        set_current_realm(self.realm)
+
+    def restore(self, data: bytes) -> None:
+        self.realm = self.new_realm()
+        self.instance, self.root = snapshots.decode(self.program, data, self.realm)
+        set_current_realm(self.realm)
+
+    # --- turns ---
+
+    def finish(self, start: StartInfo | None, deliveries: Sequence[Delivery], keep_bytes: bool) -> Activation:
+        try:
+            if start is not None:
+                self.begin(start)
+            for delivery in deliveries:
+                if self.root.state != PENDING:
+                    break
+                self.deliver(delivery)
+                self.result.seen_through = delivery.number
+                self.settle_signals()
+            if deliveries and self.root.state != PENDING:
+                self.result.seen_through = deliveries[-1].number
+            return self.conclude(keep_bytes)
+        except FatalError as error:
+            return self.fatal(error, deliveries)
+
+    def begin(self, start: StartInfo) -> None:
+        ctx: dict[str, Value] = {
+            "executionId": start.execution_id,
+            "name": start.name,
+            "version": start.version,
+            "startedAt": float(start.started_at_ms),
+            "parentId": start.parent_id,
+            "tags": None if start.tags is None else from_plain(start.tags, "tags"),
+            "cancelled": False,
+        }
+        self.realm.ctx = ctx
+        try:
+            inputs = from_json(start.inputs, "inputs")
+            workflow = self.instance.run_module()
+            self.root = workflow(ctx, inputs)
+        except InvalidInput as error:
+            self.root = Promise(self.realm)
+            self.realm.reject_promise(self.root, JSError("TypeError", str(error)))
+        except (JSThrow, RecursionError) as error:
+            self.root = Promise(self.realm)
+            self.realm.reject_promise(self.root, caught(error))
+        self.root.handled = True
+        self.turn()
+        self.settle_signals()
+
+    def turn(self) -> None:
+        self.realm.drain()
+        reasons, more = self.realm.take_unhandled()
+        for reason in reasons:
+            if not (self.root.state == REJECTED and reason is self.root.value):
+                self.log("warning", f"unhandled rejection: {_reason_text(reason)}")
+        if more:
+            self.log("warning", f"{more} further unhandled rejections")
+
+    def deliver(self, delivery: Delivery) -> None:
+        realm, kind = self.realm, delivery.kind
+        if kind == "signal":
+            assert delivery.name is not None, "signals have names"
+            realm.unread.append((delivery.name, delivery.payload or b"null"))
+            return
+        if kind == "cancel":
+            cancel_all(realm)
+            self.turn()
+            return
+        operation = realm.operations.get(delivery.operation or 0)
+        if operation is None:
+            return  # its promise was settled otherwise: cancelled, abandoned or released
+        if kind == "timer":
+            finish_operation(realm, operation, timer_fired=True)
+            if operation.kind == "signal":
+                realm.reject_promise(operation.promise, timeout_error(operation))
+            else:
+                realm.resolve_promise(operation.promise, UNDEFINED)
+        else:
+            finish_operation(realm, operation)
+            self.settle(operation, kind, delivery.payload or b"null")
+        self.turn()
+
+    def settle(self, operation: HostOperation, kind: str, payload: bytes) -> None:
+        realm = self.realm
+        try:
+            if kind == "completed":
+                what = f"output of {operation.kind} {operation.name}"
+                realm.resolve_promise(operation.promise, from_json(payload, what))
+                return
+            data = payloads.decode(payload)
+            reason = error_from_payload(data if isinstance(data, dict) else {"thrown": data})
+            if reason.__class__ is JSError:
+                reason.props["task" if operation.kind == "task" else "workflow"] = operation.name
+                reason.props["executionId"] = operation.child_id
+            realm.reject_promise(operation.promise, reason)
+        except (InvalidInput, ValueError) as error:
+            realm.reject_promise(operation.promise, JSError("TypeError", str(error)))
+
+    def settle_signals(self) -> None:
+        """Gives unread messages to waits, each in a turn of its own."""
+        realm = self.realm
+        while realm.unread and self.root.state == PENDING:
+            names = {name for name, _ in realm.unread}
+            waits = [o for o in realm.operations.values() if o.kind == "signal" and o.name in names]
+            chosen = next((wait for wait in waits if self.is_observable(wait)), None)
+            if chosen is None:
+                return
+            index = next(i for i, (name, _) in enumerate(realm.unread) if name == chosen.name)
+            _, payload = realm.unread.pop(index)
+            finish_operation(realm, chosen)
+            try:
+                realm.resolve_promise(chosen.promise, from_json(payload, f"payload of signal {chosen.name}"))
+            except InvalidInput as error:
+                realm.reject_promise(chosen.promise, JSError("TypeError", str(error)))
+            self.turn()
+
+    # --- released waits ---
+
+    def is_observable(self, operation: HostOperation) -> bool:
+        if _has_live_reaction(operation.promise, 0):
+            return True
+        return id(operation.promise) in self.reachable()
+
+    def reachable(self) -> set[int]:
+        """Ids of the promises that code can still get hold of: in slots, cells and data of what may yet run."""
+        found: set[int] = set()
+        seen: set[int] = set()
+        rest: list[Any] = [self.realm.ctx]
+        for operation in self.realm.operations.values():
+            rest.extend(operation.promise.reactions or ())
+        while rest:
+            item = rest.pop()
+            kind = item.__class__
+            if kind in (str, float, bool) or item is None or id(item) in seen:
+                continue
+            seen.add(id(item))
+            if kind is Promise:
+                found.add(id(item))
+                rest.append(item.value)
+                rest.extend(item.reactions or ())
+            elif kind is ElementReaction:
+                if not item.combinator.done:
+                    rest.append(item.combinator.promise)
+                    rest.append(item.combinator.values)
+            elif kind is dict:
+                rest.extend(item.values())
+            elif kind is list:
+                rest.extend(item)
+            elif kind is Frame:
+                rest.extend(item.slots)
+                rest.extend(item.cells)
+                rest.append(item.promise)
+            elif kind is FunctionType:
+                rest.extend(self.instance.cells_of(item))
+            elif kind is JSMap or kind is JSSet:
+                rest.extend(part for entry in item.entries() for part in entry)
+            elif kind is JSError:
+                rest.extend(item.props.values())
+            else:
+                rest.extend(getattr(item, name) for name in getattr(kind, "__slots__", ()) if name not in ("realm", "call"))
+        return found
+
+    def release(self) -> None:
+        """Drops timers and signal waits that nothing can observe any more."""
+        operations = [o for o in self.realm.operations.values() if o.kind in ("timer", "signal")]
+        unwatched = [o for o in operations if not _has_live_reaction(o.promise, 0)]
+        if not unwatched:
+            return
+        reachable = self.reachable()
+        for operation in unwatched:
+            if id(operation.promise) not in reachable:
+                finish_operation(self.realm, operation)
+
+    # --- the end of the activation ---
+
+    def conclude(self, keep_bytes: bool) -> Activation:
+        result, realm, root = self.result, self.realm, self.root
+        if root.state == PENDING:
+            self.release()
+            if not realm.operations:
+                raise DeadlockError("the workflow waits for something that can never happen")
+        self.take_commands()
+        result.unread_signals = len(realm.unread)
+        if self.dropped_logs:
+            result.logs.append(("warning", f"{self.dropped_logs} further log lines were dropped"))
+        if root.state != PENDING:
+            result.outcome = self.outcome()
+            result.dropped_timers = []
+            return result
+        if keep_bytes:
+            result.snapshot = self.encode()
+        result.outstanding = len(realm.operations)
+        result.standing = self.standing()
+        result.wake_groups = self.wake_groups()
+        result.live = Live(realm, self.instance, root)
+        return result
+
+    def encode(self) -> bytes:
+        data = snapshots.encode(self.realm, self.root)
+        limits = self.limits
+        if len(data) > limits.snapshot_bytes_max:
+            raise LimitError(
+                f"the snapshot has {len(data):,} bytes, over the limit of {limits.snapshot_bytes_max:,}; "
+                "keep large data outside and pass references"
+            )
+        if len(data) > limits.snapshot_bytes_warn:
+            self.log("warning", f"the snapshot has {len(data):,} bytes; keep large data outside and pass references")
+        return data
+
+    def take_commands(self) -> None:
+        result = self.result
+        for command in self.realm.commands:
+            if isinstance(command, StartChild):
+                result.children.append(
+                    NewChild(command.operation, uuid.UUID(command.id), command.kind, command.name, command.inputs, command.options)
+                )
+            elif isinstance(command, StartTimer):
+                result.timers.append(NewTimer(command.operation, command.delay_ms, command.due_at_ms))
+            elif isinstance(command, DropTimer):
+                result.dropped_timers.append(command.operation)
+            else:
+                assert isinstance(command, CancelChild), "there are four kinds of command"
+                result.cancels.append(uuid.UUID(command.id))
+        self.realm.commands.clear()
+
+    def outcome(self) -> WorkflowOutcome:
+        root = self.root
+        if root.state == REJECTED:
+            return self.failed(root.value)
+        try:
+            return WorkflowOutcome("completed", to_json(root.value, f"output of workflow {self.program.name}"))
+        except (JSThrow, RecursionError) as error:
+            return self.failed(caught(error))
+
+    def failed(self, reason: Value) -> WorkflowOutcome:
+        payload = error_payload(reason)
+        cancelled = self.realm.cancelled and payload.get("name") == "CancelledError"
+        if cancelled:
+            payload["type"] = "cancelled"
+        data = payloads.encode(payload, "error", bytes_max=64 << 20)
+        return WorkflowOutcome("cancelled" if cancelled else "failed", data)
+
+    def fatal(self, error: FatalError, deliveries: Sequence[Delivery]) -> Activation:
+        """An uncatchable ending. Nothing this activation asked for happens; its last snapshot stays."""
+        place = self.instance.position(error.__traceback__)
+        error.position = error.position or place
+        name = type(error).__name__
+        payload: dict[str, Any] = {"name": name, "message": error.message, "type": "failed"}
+        if error.position is not None:
+            function, line, column = error.position
+            where = f"{self.program.name}.flow:{line}:{column}"
+            payload["stack"] = f"{name}: {error.message}\n    at {f'{function} ({where})' if function else where}"
+        data = payloads.encode(payload, "error", bytes_max=64 << 20)
+        return Activation(
+            outcome=WorkflowOutcome("failed", data, keep_snapshot=True),
+            seen_through=deliveries[-1].number if deliveries else 0,
+            logs=self.result.logs,
+            unread_signals=len(self.realm.unread),
+        )
+
+    # --- where it stands ---
+
+    def standing(self) -> Standing:
+        awaiting: list[dict[str, Any]] = []
+        first: tuple[str, int] | None = None
+        for operation in self.realm.operations.values():
+            entry: dict[str, Any] = {"operation": operation.number, "kind": operation.kind, "name": operation.name, "since": operation.since_ms}
+            frame = waiting_frame(operation.promise)
+            if frame is not None:
+                function, line, column = frame_position(self.program, frame)
+                entry["line"], entry["column"] = line, column
+                first = first or (function, line)
+            if operation.due_at_ms is not None:
+                entry["due"] = operation.due_at_ms
+            awaiting.append(entry)
+            if len(awaiting) >= VIEW_ITEMS_MAX:
+                break
+        data = payloads.encode(awaiting, "standing", bytes_max=16 << 20)
+        return Standing(first[1] if first else None, (first[0] or None) if first else None, data)
+
+    def wake_groups(self) -> list[WakeGroup]:
+        """Outstanding tasks and children whose only observer is an element of an unfinished combinator."""
+        groups: dict[int, tuple[str, list[int]]] = {}
+        for operation in self.realm.operations.values():
+            reactions = operation.promise.reactions
+            if operation.kind not in ("task", "child") or reactions is None or len(reactions) != 1:
+                continue
+            reaction = reactions[0]
+            if reaction.__class__ is not ElementReaction or reaction.combinator.done:
+                continue
+            mode = _WAKE_MODES.get(reaction.combinator.kind)
+            if mode is not None:
+                groups.setdefault(id(reaction.combinator), (mode, []))[1].append(operation.number)
+        return [WakeGroup(mode, numbers) for mode, numbers in groups.values() if len(numbers) > 1]
+
+
+_WAKE_MODES: Final = {"all": "on_rejection", "any": "on_fulfilment", "allSettled": "last"}
+
+
+def _has_live_reaction(promise: Promise, depth: int) -> bool:
+    """Whether settling this promise would make anything happen."""
+    for reaction in promise.reactions or ():
+        kind = reaction.__class__
+        if kind is ElementReaction:
+            if not reaction.combinator.done:
+                return True
+        elif kind is AdoptReaction and depth < 100:
+            if _has_live_reaction(reaction.promise, depth + 1):
+                return True
+        else:
+            return True
+    return False
+
+
+def _reason_text(reason: Value) -> str:
+    return str(reason.props.get("stack", "")) if reason.__class__ is JSError else show(reason)[:1000]
+
+
+def waiting_frame(promise: Promise) -> Frame | None:
+    """The async function that waits for a promise, perhaps through combinators and other promises."""
+    rest, seen = [promise], 0
+    while rest and seen < 100:
+        seen += 1
+        for reaction in rest.pop(0).reactions or ():
+            kind = reaction.__class__
+            if kind is Frame:
+                return reaction  # type: ignore[no-any-return]  # reactions are Any; its class was just tested
+            if kind is ElementReaction:
+                if not reaction.combinator.done:
+                    rest.append(reaction.combinator.promise)
+            elif kind is ThenReaction:
+                rest.append(reaction.derived)
+            elif kind is AdoptReaction:
+                rest.append(reaction.promise)
+    return None
+
+
+def frame_position(program: Program, frame: Frame) -> tuple[str, int, int]:
+    """(function, line, column) of the await a frame is parked at."""
+    function = program.ir["functions"][frame.function_id]
+    line, column = function["awaits"][frame.await_id]["pos"]
+    return function["name"], line, column
+
+
+# Looking inside -----------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class FrameView:
+    """One async function of a suspended workflow, for people."""
+
+    function: str  #: "" when it has no name
+    line: int
+    column: int
+    awaiting: list[dict[str, Any]]  #: operations it waits for directly: {"operation", "kind", "name", "since"}
+    variables: dict[str, Any]  #: JSON-shaped; what JSON cannot hold is shown as text in brackets
+
+
+def inspect(program: Program, snapshot: bytes) -> list[FrameView]:
+    """The parked functions of a snapshot, innermost first. Raises SnapshotError."""
+    realm = Realm(now_ms=lambda: 0.0, random=lambda: 0.0)
+    snapshots.decode(program, snapshot, realm)
+    awaiting: dict[int, list[dict[str, Any]]] = {}
+    frames: list[Frame] = []
+    rest: list[Promise] = []
+    for operation in realm.operations.values():
+        frame = waiting_frame(operation.promise)
+        entry = {"operation": operation.number, "kind": operation.kind, "name": operation.name, "since": operation.since_ms}
+        if frame is not None:
+            awaiting.setdefault(id(frame), []).append(entry)
+            if frame not in frames:
+                frames.append(frame)
+                rest.append(frame.promise)
+    while rest and len(frames) < VIEW_ITEMS_MAX:
+        frame = waiting_frame(rest.pop(0))
+        if frame is not None and frame not in frames:
+            frames.append(frame)
+            rest.append(frame.promise)
+    return [_view(program, frame, awaiting.get(id(frame), [])) for frame in frames]
+
+
+def _view(program: Program, frame: Frame, awaiting: list[dict[str, Any]]) -> FrameView:
+    function = program.ir["functions"][frame.function_id]
+    name, line, column = frame_position(program, frame)
+    cells = set(function["cells"])
+    variables: dict[str, Any] = {}
+    for index, cell in enumerate(frame.cells):
+        captured = flow_ir.capture_name(program.ir, frame.function_id, index)
+        if captured and cell[0].__class__ is not FunctionType:
+            variables[captured] = to_view(cell[0])
+    for slot, value in zip(function["awaits"][frame.await_id]["live"], frame.slots, strict=True):
+        source_name = function["slots"][slot]
+        if source_name:
+            variables[source_name] = to_view(value[0] if slot in cells else value)
+    return FrameView(name, line, column, awaiting, variables)
+
+
+def to_view(value: Value, depth: int = 0) -> Any:
+    """A value as JSON-shaped data for people."""
+    kind = value.__class__
+    if kind in (str, bool) or value is None:
+        return value
+    if kind is float:
+        return int(value) if value.is_integer() and abs(value) < 1e21 else value if value - value == 0 else f"[{describe(value)}]"
+    if value is TDZ:
+        return "[not yet initialised]"
+    if kind is JSDate:
+        return f"[Date {describe_date(value)}]"
+    if kind is FunctionType:
+        return "[function]"
+    if kind is Promise:
+        return f"[promise {('pending', 'fulfilled', 'rejected')[value.state]}]"
+    if depth >= VIEW_DEPTH_MAX:
+        return "[…]"
+    if kind is list:
+        shown = [to_view(item, depth + 1) for item in value[:VIEW_ITEMS_MAX]]
+        return [*shown, f"[… {len(value) - VIEW_ITEMS_MAX} more]"] if len(value) > VIEW_ITEMS_MAX else shown
+    if kind is dict:
+        return {key: to_view(own_value(value, key), depth + 1) for key in own_keys(value)[:VIEW_ITEMS_MAX]}
+    if kind is JSMap or kind is JSSet:
+        return f"[{show(value)}]"
+    return f"[{describe(value)}]"
+
+
+def describe_date(date: JSDate) -> str:
+    """A date as ISO text, or "Invalid Date"."""
+    return iso_text(date.ms) if date.ms == date.ms else "Invalid Date"
