@@ -522,21 +522,11 @@ class _Run:
 
     def fatal(self, error: FatalError, deliveries: Sequence[Delivery]) -> Activation:
         """An uncatchable ending. Nothing this activation asked for happens; its last snapshot stays."""
-        place = self.instance.position(error.__traceback__)
-        error.position = error.position or place
-        name = type(error).__name__
-        payload: dict[str, Any] = {"name": name, "message": error.message, "type": "failed"}
-        if error.position is not None:
-            function, line, column = error.position
-            where = f"{self.program.name}.flow:{line}:{column}"
-            payload["stack"] = f"{name}: {error.message}\n    at {f'{function} ({where})' if function else where}"
-        data = payloads.encode(payload, "error", bytes_max=64 << 20)
-        return Activation(
-            outcome=WorkflowOutcome("failed", data, keep_snapshot=True),
-            seen_through=deliveries[-1].number if deliveries else 0,
-            logs=self.result.logs,
-            unread_signals=len(self.realm.unread),
-        )
+        error.position = error.position or self.instance.position(error.__traceback__)
+        activation = fatal_activation(self.program.name, error, deliveries)
+        activation.logs = self.result.logs
+        activation.unread_signals = len(self.realm.unread)
+        return activation
 
     # --- where it stands ---
 
@@ -572,6 +562,19 @@ class _Run:
             if mode is not None:
                 groups.setdefault(id(reaction.combinator), (mode, []))[1].append(operation.number)
         return [WakeGroup(mode, numbers) for mode, numbers in groups.values() if len(numbers) > 1]
+
+
+def fatal_activation(name: str, error: FatalError, deliveries: Sequence[Delivery]) -> Activation:
+    """The activation of a workflow that ended by an uncatchable error."""
+    kind = "LimitError" if isinstance(error, LimitError) else type(error).__name__
+    payload: dict[str, Any] = {"name": kind, "message": error.message, "type": "failed"}
+    if error.position is not None:
+        function, line, column = error.position
+        where = f"{name}.flow:{line}:{column}"
+        payload["stack"] = f"{kind}: {error.message}\n    at {f'{function} ({where})' if function else where}"
+    data = payloads.encode(payload, "error", bytes_max=64 << 20)
+    seen = deliveries[-1].number if deliveries else 0
+    return Activation(outcome=WorkflowOutcome("failed", data, keep_snapshot=True), seen_through=seen)
 
 
 _WAKE_MODES: Final = {"all": "on_rejection", "any": "on_fulfilment", "allSettled": "last"}

@@ -59,6 +59,7 @@ from rhythm.language.values_types import (
     STRING_LENGTH_MAX,
     TDZ,
     UNDEFINED,
+    ActivationBudgetExceeded,
     Builtin,
     BuiltinMethod,
     DeadlockError,
@@ -86,7 +87,7 @@ from rhythm.language.values_types import (
 )
 
 __all__ = [
-    "ARRAY_LENGTH_MAX", "BUILTINS", "DONE", "METHODS", "MISSING", "STRING_LENGTH_MAX", "TDZ", "UNDEFINED",
+    "ActivationBudgetExceeded", "ARRAY_LENGTH_MAX", "BUILTINS", "DONE", "METHODS", "MISSING", "STRING_LENGTH_MAX", "TDZ", "UNDEFINED",
     "Builtin", "BuiltinMethod", "DeadlockError", "EmptySlots", "FatalError", "JSDate", "JSError", "JSIterator",
     "JSMap", "JSSet", "JSThrow", "LimitError", "Marker", "Namespace", "NativeFunction", "Undefined",
     "UnsupportedError", "Value",

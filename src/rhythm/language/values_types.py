@@ -111,6 +111,13 @@ class LimitError(FatalError):
     """The program exceeded a limit of the flow language."""
 
 
+class ActivationBudgetExceeded(LimitError):
+    """The program ran for too long without waiting for anything; raised from outside, by the watchdog."""
+
+    def __init__(self, message: str = "the workflow ran too long without an await that waits") -> None:
+        super().__init__(message)
+
+
 class DeadlockError(FatalError):
     """The workflow waits for something that can never happen."""
 
