@@ -16,6 +16,7 @@ from functools import reduce
 from typing import Any, NamedTuple
 
 from rhythm.language import codegen
+from rhythm.language.diagnostics import Report
 from rhythm.language.lower import lower
 from rhythm.language.parser import parse
 from rhythm.language.promises import Realm
@@ -46,9 +47,7 @@ def python_fib(n: int) -> int:
 
 
 def python_pipeline(n: int) -> int:
-    array = []
-    for i in range(n):
-        array.append(i)
+    array = list(range(n))
     doubled = [x * 2 for x in array]
     kept = [x for x in doubled if x % 3 == 0]
     return reduce(lambda a, b: a + b, kept, 0)
@@ -190,7 +189,8 @@ def program_of(workload: Workload) -> codegen.Program:
     helpers, _, body = workload.flow.rpartition("\n---\n")
     source = f"{helpers}\nworkflow(ctx, inputs) {{\n{body}\n}}\n"
     parsed = parse(source, "bench.flow")
-    resolution = resolve(parsed.program, source, "bench.flow")
+    report = Report(source, "bench.flow")
+    resolution = resolve(parsed.program, report)
     assert not parsed.diagnostics, parsed.diagnostics
     return codegen.load(lower(parsed.program, resolution, source, "bench"))
 
