@@ -154,21 +154,24 @@ def commit_arguments(commits: Sequence[WorkflowCommit], reports: Reports) -> lis
             [(i, t.operation, _seconds(t.delay_ms), _seconds(t.due_at_ms)) for i, c in enumerate(commits, 1) for t in c.timers], 4
         ),
         *_columns([(i, operation) for i, c in enumerate(commits, 1) for operation in c.dropped_timers], 2),
-        *_columns(
-            [
-                (i, _MODE_CODES[g.mode], ranges(g.operations), len(g.operations))
-                for i, c in enumerate(commits, 1)
-                for g in c.wake_groups
-                if g.operations
-            ],
-            4,
-        ),
+        *_group_arguments(commits),
         *_columns([(i, child) for i, c in enumerate(commits, 1) for child in c.cancels], 2),
     ]
 
 
 def _columns(rows: list[tuple[Any, ...]], count: int) -> list[Any]:
     return [list(column) for column in zip(*rows, strict=True)] if rows else [None] * count
+
+
+def _group_arguments(commits: Sequence[WorkflowCommit]) -> list[Any]:
+    """Where each commit's groups begin (from 1, and one past the last), and the groups."""
+    if not any(c.wake_groups for c in commits):
+        return [None] * 4
+    first, rows = [1], []
+    for commit in commits:
+        rows += [(_MODE_CODES[g.mode], ranges(g.operations), len(g.operations)) for g in commit.wake_groups if g.operations]
+        first.append(len(rows) + 1)
+    return [first, *_columns(rows, 3)]
 
 
 def _seconds(milliseconds: float | None) -> float | None:

@@ -153,7 +153,8 @@ begin
     from (select e.name_id, e.queue_id, e.inputs, e.timeout_ms, e.created_at, u.position::integer, e.parent_id, e.operation,
             e.key, e.tags, e.retries, e.retry, e.parent_id is not null or e.key is not null or e.tags is not null
               or e.retries > 0 or e.retry is not null as extra
-          from unnest(p_ids) with ordinality u(id, position) join rhythm.executions e on e.id = u.id
+          from unnest(p_ids) with ordinality u(id, position)
+          cross join lateral (select * from rhythm.executions e where e.id = u.id offset 0) e
           order by u.position) t;
 end $$;
 
@@ -170,9 +171,11 @@ begin
          array_agg(w.next_number), array_agg(case when w.id <> all(p_known) then s.snapshot end), array_agg(e.tags::text)
     into o_index, o_names, o_definitions, o_versions, o_numbers, o_snapshots, o_tags
     from unnest(p_parents) with ordinality u(id, position)
-    join rhythm.waits w on w.id = u.id and w.suspended and w.outstanding = 1 and w.next_number - 1 = w.seen_through
-    join rhythm.snapshots s on s.id = u.id
-    join rhythm.executions e on e.id = u.id;
+    cross join lateral (
+      select * from rhythm.waits w
+        where w.id = u.id and w.suspended and w.outstanding = 1 and w.next_number - 1 = w.seen_through offset 0) w
+    cross join lateral (select s.snapshot from rhythm.snapshots s where s.id = u.id offset 0) s
+    cross join lateral (select e.name_id, e.tags from rhythm.executions e where e.id = u.id offset 0) e;
 end $$;
 
 -- What a worker needs to run the given workflows, as arrays in their order, and what has been delivered to them: up to
@@ -197,9 +200,10 @@ begin
     into o_names, o_queues, o_inputs, o_created, o_definitions, o_versions, o_snapshots, o_parents, o_operations,
          o_keys, o_tags
     from unnest(p_ids) with ordinality u(id, position)
-    join rhythm.executions e on e.id = u.id
-    left join rhythm.waits w on w.id = u.id
-    left join rhythm.snapshots s on s.id = u.id;
+    cross join lateral (select * from rhythm.executions e where e.id = u.id offset 0) e
+    left join lateral (
+      select w.definition_id, w.version from rhythm.waits w where w.id = u.id offset 0) w on true
+    left join lateral (select s.snapshot from rhythm.snapshots s where s.id = u.id offset 0) s on true;
 
   select array_agg(t.position::integer), array_agg(t.number), array_agg(t.kind), array_agg(t.operation), array_agg(t.name),
          array_agg(t.payload)
@@ -207,11 +211,11 @@ begin
     from (select u.position, d.rank, d.number, d.kind, d.operation, d.name, coalesce(d.payload, o.payload) as payload,
             sum(octet_length(coalesce(d.payload, o.payload))) over (order by u.position, d.number) as bytes
           from unnest(p_ids) with ordinality u(id, position)
-          join rhythm.waits w on w.id = u.id
+          cross join lateral (select w.seen_through from rhythm.waits w where w.id = u.id offset 0) w
           cross join lateral (
             select d.*, row_number() over (order by d.number) as rank from rhythm.deliveries d
               where d.id = u.id and d.number > w.seen_through order by d.number limit 1000) d
-          left join rhythm.outcomes o on o.id = d.child_id
+          left join lateral (select o.payload from rhythm.outcomes o where o.id = d.child_id offset 0) o on true
           order by u.position, d.number) t
     where t.rank = 1 or t.bytes <= p_bytes;
 end $$;

@@ -57,7 +57,7 @@ begin
            u.kind, u.operation, u.child_id, u.name, u.payload
       from unnest(p_ids, p_kinds, p_operations, p_children, p_names, p_payloads)
         with ordinality u(id, kind, operation, child_id, name, payload, position)
-      join rhythm.waits w on w.id = u.id;
+      cross join lateral (select w.next_number from rhythm.waits w where w.id = u.id offset 0) w;
 
   with batch as materialized (
     select u.id, count(*)::integer as count, count(*) filter (where u.kind = 4)::integer as signals,
@@ -66,19 +66,23 @@ begin
       from unnest(p_ids, p_kinds, p_operations, p_sizes) with ordinality u(id, kind, operation, size, position)
       group by u.id),
   before as materialized (
-    select w.id, w.suspended and coalesce(g.o_wake, true) as woken, g.o_remaining as remaining,
-           b.count, b.signals, w.queue_id, w.priority_rank, w.seq,
-           case when w.size::bigint + b.size < 1000000000 then w.size + b.size else 1000000000 end as size
-      from batch b join rhythm.waits w on w.id = b.id
+    select w.*, w.suspended and coalesce(g.o_wake, true) as woken, g.o_remaining as remaining, b.count, b.signals,
+           case when w.size::bigint + b.size < 1000000000 then w.size + b.size else 1000000000 end as claim_size
+      from batch b cross join lateral (select * from rhythm.waits w where w.id = b.id offset 0) w
       left join lateral rhythm.apply_groups(w.wake_modes, w.wake_members, w.wake_remaining, b.operations, b.fulfilled) g
         on w.suspended and w.wake_modes is not null),
   changed as (
-    update rhythm.waits w set next_number = w.next_number + b.count, unread_signals = w.unread_signals + b.signals,
-        suspended = w.suspended and not b.woken, wake_remaining = coalesce(b.remaining, w.wake_remaining)
-      from before b where w.id = b.id),
+    -- an update by another name: this one cannot be planned as a join that reads all of waits
+    insert into rhythm.waits as w (id, version, next_number, seen_through, outstanding, unread_signals, queue_id, size, seq,
+      definition_id, priority_rank, suspended, wake_remaining)
+    select b.id, b.version, b.next_number + b.count, b.seen_through, b.outstanding, b.unread_signals + b.signals, b.queue_id,
+           b.size, b.seq, b.definition_id, b.priority_rank, b.suspended and not b.woken, coalesce(b.remaining, b.wake_remaining)
+      from before b
+    on conflict (id) do update set next_number = excluded.next_number, unread_signals = excluded.unread_signals,
+      suspended = excluded.suspended, wake_remaining = excluded.wake_remaining),
   woken as (
     insert into rhythm.ready (queue_id, name_id, priority_rank, lost, seq, attempts, size, id)
-    select b.queue_id, 0, b.priority_rank, 0, b.seq, 0, b.size, b.id from before b where b.woken)
+    select b.queue_id, 0, b.priority_rank, 0, b.seq, 0, b.claim_size, b.id from before b where b.woken)
   select array_agg(distinct b.queue_id) into v_queues from before b where b.woken;
   return v_queues;
 end $$;

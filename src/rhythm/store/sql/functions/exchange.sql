@@ -28,7 +28,7 @@ create or replace function rhythm.exchange(
   p_child_retry text[], p_child_timeouts bigint[],
   p_timer_commit integer[], p_timer_operations integer[], p_timer_delays double precision[], p_timer_due double precision[],
   p_drop_commit integer[], p_drop_operations integer[],
-  p_group_commit integer[], p_group_modes smallint[], p_group_members text[], p_group_counts integer[],
+  p_group_first integer[], p_group_modes smallint[], p_group_members text[], p_group_counts integer[],
   p_cancel_commit integer[], p_cancel_ids uuid[],
   p_queues integer[], p_names integer[], p_task_limit integer, p_workflow_limit integer, p_alone boolean, p_idle boolean,
   p_parents boolean,
@@ -71,7 +71,7 @@ begin
         p_child_commit, p_child_ids, p_child_inputs, p_child_name, p_child_kinds, p_child_names, p_child_operations,
         p_child_queue, p_child_queues, p_child_priorities, p_child_delays, p_child_keys, p_child_retries, p_child_retry,
         p_child_timeouts, p_timer_commit, p_timer_operations, p_timer_delays, p_timer_due,
-        p_drop_commit, p_drop_operations, p_group_commit, p_group_modes, p_group_members, p_group_counts,
+        p_drop_commit, p_drop_operations, p_group_first, p_group_modes, p_group_members, p_group_counts,
         p_cancel_commit, p_cancel_ids) r;
     v_known := coalesce(p_commit_ids, '{}');
   end if;
@@ -158,7 +158,7 @@ create or replace function rhythm.report(
   p_child_retry text[], p_child_timeouts bigint[],
   p_timer_commit integer[], p_timer_operations integer[], p_timer_delays double precision[], p_timer_due double precision[],
   p_drop_commit integer[], p_drop_operations integer[],
-  p_group_commit integer[], p_group_modes smallint[], p_group_members text[], p_group_counts integer[],
+  p_group_first integer[], p_group_modes smallint[], p_group_members text[], p_group_counts integer[],
   p_cancel_commit integer[], p_cancel_ids uuid[],
   out o_refused uuid[], out o_continued uuid[], out o_new_ids uuid[], out o_new_claims bigint[], out o_queues integer[])
 language plpgsql as $$
@@ -189,14 +189,16 @@ begin
 
   select array_agg(e.parent_id order by u.position), array_agg(e.operation order by u.position)
     into v_parents, v_operations
-    from unnest(v_rows) with ordinality u(row, position) join rhythm.executions e on e.id = p_ids[u.row];
+    from unnest(v_rows) with ordinality u(row, position)
+    cross join lateral (
+      select e.parent_id, e.operation from rhythm.executions e where e.id = p_ids[u.row] offset 0) e;
   -- Parents of ending workflows are among v_parents, except those of continuations.
   perform rhythm.lock_workflows(array(
     select u.id from unnest(v_parents) u(id) where u.id is not null
     union select u.id from unnest(p_commit_ids) u(id)
     union select u.id from unnest(p_cancel_ids) u(id)
     union select e.parent_id from unnest(p_commit_ids, p_commit_report, p_statuses) u(id, report, status)
-      join rhythm.executions e on e.id = u.id
+      cross join lateral (select e.parent_id from rhythm.executions e where e.id = u.id offset 0) e
       where u.report is null and u.status is not null and e.parent_id is not null));
 
   if p_commit_ids is not null then
@@ -253,7 +255,7 @@ begin
         v_commit_lost, p_child_commit, p_child_ids, p_child_inputs, p_child_name, p_child_kinds, p_child_names,
         p_child_operations, p_child_queue, p_child_queues, p_child_priorities, p_child_delays, p_child_keys,
         p_child_retries, p_child_retry, p_child_timeouts, p_timer_commit, p_timer_operations,
-        p_timer_delays, p_timer_due, p_drop_commit, p_drop_operations, p_group_commit, p_group_modes, p_group_members,
+        p_timer_delays, p_timer_due, p_drop_commit, p_drop_operations, p_group_first, p_group_modes, p_group_members,
         p_group_counts, p_cancel_commit, p_cancel_ids) c;
     if v_refused <> '{}' then    -- a refused continuation is no refused report
       o_refused := o_refused || array(
@@ -415,7 +417,7 @@ begin
     select p_incarnation, p_now, p_now + make_interval(secs => nullif(e.timeout_ms, 0) / 1000.0 + 10), true,
            array[u.id], array[u.attempts], array[u.lost], p_family
       from unnest(p_ids, p_attempts, p_lost) with ordinality u(id, attempts, lost, position)
-      join rhythm.executions e on e.id = u.id
+      cross join lateral (select e.timeout_ms from rhythm.executions e where e.id = u.id offset 0) e
       where u.id is not null and u.position - 1 <> all(p_done)
     returning ids[1] as member, id)
   select array_agg(s.member), array_agg(s.id) into o_ids, o_claims from singles s;
@@ -478,7 +480,7 @@ begin
     into t_members, t_attempts, t_lost, v_tasks, w_members, w_attempts, w_lost, v_workflows
     from (select * from unnest(m_ids, v_attempts, v_lost) with ordinality u(id, attempts, lost, position)
           where u.id <> all(p_known) order by u.position) u
-    join rhythm.executions e on e.id = u.id;
+    cross join lateral (select e.definition_id from rhythm.executions e where e.id = u.id offset 0) e;
   if v_tasks is not null then
     select t.o_names, t.o_queues, t.o_inputs, t.o_timeouts, t.o_created, t.o_extra, t.x_parents, t.x_operations,
            t.x_keys, t.x_tags, t.x_retries, t.x_retry

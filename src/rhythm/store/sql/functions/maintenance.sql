@@ -175,7 +175,7 @@ begin
            'attempts', u.attempts, 'retryable', false)::text) order by u.position)
     into v_parents, v_operations, v_workflow, v_payloads
     from unnest(p_ids, p_attempts, p_lost) with ordinality u(id, attempts, lost, position)
-    join rhythm.executions e on e.id = u.id;
+    cross join lateral (select * from rhythm.executions e where e.id = u.id offset 0) e;
   perform rhythm.lock_workflows(p_ids || v_parents);
   select rhythm.settle(p_now, t.ids, t.actions, t.payloads, t.attempts, t.lost, t.started, t.parents, t.operations, null)
     into v_queues
@@ -224,8 +224,9 @@ begin
            'message', 'the attempt did not end within its timeout of ' || e.timeout_ms / 1000.0 || ' s', 'type', 'timeout',
            'attempts', u.attempts)::text))
     into v_ids, v_attempts, v_lost, v_started, v_parents, v_operations, v_payloads
-    from rhythm.claims c, unnest(c.ids, c.attempts, c.lost) u(id, attempts, lost), rhythm.executions e
-    where c.id = any(v_claims) and e.id = u.id and e.timeout_ms > 0
+    from rhythm.claims c, unnest(c.ids, c.attempts, c.lost) u(id, attempts, lost),
+      lateral (select * from rhythm.executions e where e.id = u.id offset 0) e
+    where c.id = any(v_claims) and e.timeout_ms > 0
       and c.started_at + make_interval(secs => e.timeout_ms / 1000.0 + case when c.single then 10 else 70 end) <= p_now;
   delete from rhythm.claims c where c.id = any(v_claims) and not exists (
     select from unnest(c.ids) u(id) where u.id is not null and u.id <> all(v_ids));

@@ -12,8 +12,8 @@ begin
     select e.queue_id, case when e.definition_id is null then e.name_id else 0 end, -e.priority, coalesce(u.lost, 0), e.seq,
            u.attempts, coalesce(w.size, octet_length(e.inputs)), e.id
       from unnest(p_ids, p_attempts, p_lost) u(id, attempts, lost)
-      join rhythm.executions e on e.id = u.id
-      left join rhythm.waits w on w.id = u.id
+      cross join lateral (select * from rhythm.executions e where e.id = u.id offset 0) e
+      left join lateral (select w.size from rhythm.waits w where w.id = u.id offset 0) w on true
     returning queue_id)
   select array_agg(distinct m.queue_id) into v_queues from moved m;
   return v_queues;
@@ -46,7 +46,7 @@ begin
       select u.id, u.attempts, u.lost, e.queue_id, e.name_id, e.seq, e.priority, octet_length(e.inputs) as size,
              rhythm.time_after(p_now, greatest(coalesce(u.after, rhythm.backoff(e.retry, u.attempts - u.lost)), 0)) as at
         from unnest(p_ids, p_actions, p_attempts, p_lost, p_retry_after) u(id, action, attempts, lost, after)
-        join rhythm.executions e on e.id = u.id
+        cross join lateral (select * from rhythm.executions e where e.id = u.id offset 0) e
         where u.action = 2 and u.attempts - u.lost <= e.retries
           and not exists (select from rhythm.cancels c where c.id = u.id)),
     delayed as (

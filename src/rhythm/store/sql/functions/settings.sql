@@ -3,7 +3,9 @@
 -- security definer: callers need nothing but the right to execute (see roles.sql). Therefore the fixed search_path; and
 -- everything is written with its schema.
 -- The plans of the hot statements must not depend on statistics: tables are empty one moment and huge the next, and a plan
--- made for an empty table would live on. There is one right plan for each, by index; others are switched off.
+-- made for an empty table would live on. There is one right plan for each, by index; others are switched off. And since
+-- a table believed to be empty is cheap to read in any way, hot statements look rows up in lateral subqueries with
+-- `offset 0`, which cannot be turned into joins, and never with a condition that a partial index also has.
 do $settings$
 declare
   v_function regprocedure;
@@ -19,7 +21,7 @@ begin
     execute format('alter function %s security definer set search_path = pg_catalog, pg_temp set jit = off', v_function);
     if v_name in ('start_many', 'exchange', 'step', 'heartbeat', 'maintain', 'held', 'hand_back', 'signal', 'cancel') then
       execute format('alter function %s set enable_seqscan = off set enable_bitmapscan = off set enable_hashjoin = off '
-        'set enable_mergejoin = off set plan_cache_mode = force_generic_plan', v_function);
+        'set enable_mergejoin = off set enable_material = off set plan_cache_mode = force_generic_plan', v_function);
     end if;
   end loop;
   revoke execute on all functions in schema rhythm from public;

@@ -93,15 +93,21 @@ begin
     where e.id = any(v_ids) and z.id = e.name_id and n.id = coalesce(z.resolved_id, z.id)
       and (e.queue_id is null or e.retries is null or e.timeout_ms is null or e.priority is null or z.id <> n.id);
   perform rhythm.forget_workflows(v_tasks);
-  update rhythm.waits w set queue_id = e.queue_id, priority_rank = -e.priority, definition_id = e.definition_id
-    from rhythm.executions e where w.id = any(v_ids) and e.id = w.id;
+  insert into rhythm.waits as w (id, version, next_number, seen_through, outstanding, unread_signals, queue_id, size, seq,
+      definition_id, priority_rank, suspended)
+    select w.id, w.version, w.next_number, w.seen_through, w.outstanding, w.unread_signals, e.queue_id, w.size, w.seq,
+           e.definition_id, -e.priority, w.suspended
+      from rhythm.waits w cross join lateral (select * from rhythm.executions e where e.id = w.id offset 0) e
+      where w.id = any(v_ids)
+    on conflict (id) do update set queue_id = excluded.queue_id, definition_id = excluded.definition_id,
+      priority_rank = excluded.priority_rank;
 
   with gone as (
     delete from rhythm.later l where l.id = any(v_ids) returning l.id, l.attempts, l.lost),
   back as materialized (
     select g.*, e.queue_id, case when e.definition_id is null then e.name_id else 0 end as name_id, e.seq, e.priority,
            e.available_at, octet_length(e.inputs) as size
-      from gone g join rhythm.executions e on e.id = g.id),
+      from gone g cross join lateral (select * from rhythm.executions e where e.id = g.id offset 0) e),
   delayed as (
     insert into rhythm.later (id, available_at, queue_id, name_id, seq, attempts, size, priority_rank, lost, reason)
     select b.id, b.available_at, b.queue_id, b.name_id, b.seq, b.attempts, b.size, -b.priority, b.lost, 1

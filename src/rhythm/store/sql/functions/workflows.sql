@@ -2,7 +2,8 @@
 
 -- Applies the results of activations: what each starts, arms, drops and cancels, its snapshot or outcome, all or nothing
 -- per workflow. The caller has verified the claims and locked the workflows, their parents and what they cancel.
--- Parallel arrays per commit; the arrays of children, timers, drops, groups and cancels point into them from 1.
+-- Parallel arrays per commit; the arrays of children, timers, drops and cancels point into them from 1. The groups of
+-- commit i stand from p_group_first[i] to before p_group_first[i + 1] (null: there are none).
 -- p_statuses is null for a workflow that goes on (then the snapshot is set), else how it ended.
 -- A commit that p_take does not admit, or whose version is not the workflow's, is refused. Afterwards a workflow with unread deliveries that its wake
 -- groups say must wake is claimable again; otherwise it is suspended.
@@ -17,7 +18,7 @@ create or replace function rhythm.commit_workflows(
   p_child_retry text[], p_child_timeouts bigint[],
   p_timer_commit integer[], p_timer_operations integer[], p_timer_delays double precision[], p_timer_due double precision[],
   p_drop_commit integer[], p_drop_operations integer[],
-  p_group_commit integer[], p_group_modes smallint[], p_group_members text[], p_group_counts integer[],
+  p_group_first integer[], p_group_modes smallint[], p_group_members text[], p_group_counts integer[],
   p_cancel_commit integer[], p_cancel_ids uuid[],
   out o_refused uuid[], out o_queues integer[])
 language plpgsql as $$
@@ -36,8 +37,10 @@ begin
          coalesce(array_agg(u.id) filter (where w.id is null), '{}')
     into v_taken, v_parents, v_operations, v_roots, o_refused
     from unnest(p_ids, p_versions, p_take) with ordinality u(id, version, take, position)
-    left join rhythm.waits w on w.id = u.id and w.version = u.version and u.take
-    left join rhythm.executions e on e.id = u.id;
+    left join lateral (
+      select w.id from rhythm.waits w where w.id = u.id and w.version = u.version offset 0) w on u.take
+    left join lateral (
+      select e.id, e.parent_id, e.operation, e.root_id from rhythm.executions e where e.id = u.id offset 0) e on true;
 
   if p_timer_commit is not null then
     insert into rhythm.timers (id, operation, due_at)
@@ -48,8 +51,11 @@ begin
       on conflict (id, operation) do update set due_at = excluded.due_at;
   end if;
   if p_drop_commit is not null then
-    delete from rhythm.timers t using unnest(p_drop_commit, p_drop_operations) u(commit, operation)
-      where v_taken[u.commit] and t.id = p_ids[u.commit] and t.operation = u.operation;
+    delete from rhythm.timers t where t.ctid = any(array(
+      select d.row from unnest(p_drop_commit, p_drop_operations) u(commit, operation)
+        cross join lateral (select t.ctid as row from rhythm.timers t
+          where t.id = p_ids[u.commit] and t.operation = u.operation offset 0) d
+        where v_taken[u.commit]));
   end if;
 
   select array_agg(u.id), coalesce(array_agg(u.id) filter (where u.keep), '{}') into v_ended, v_kept
@@ -62,7 +68,7 @@ begin
 
   if cardinality(v_ended) is distinct from cardinality(p_ids) then
     perform rhythm.suspend_workflows(p_now, p_ids, p_versions, p_seen, p_snapshots, p_lines, p_functions, p_awaiting,
-      p_outstanding, p_unread_signals, p_group_commit, p_group_modes, p_group_members, p_group_counts,
+      p_outstanding, p_unread_signals, p_group_first, p_group_modes, p_group_members, p_group_counts,
       array(select u.taken and u.status is null from unnest(v_taken, p_statuses) u(taken, status)));
   end if;
 
@@ -77,8 +83,10 @@ begin
   end if;
 
   -- A later statement than the ones that locked and wrote: everything delivered so far is seen here.
-  select array_agg(w.id) into v_woken
-    from unnest(p_ids, v_taken) u(id, taken) join rhythm.waits w on w.id = u.id
+  select array_agg(u.id) into v_woken
+    from unnest(p_ids, v_taken) u(id, taken)
+    cross join lateral (
+      select w.suspended, w.next_number, w.seen_through from rhythm.waits w where w.id = u.id offset 0) w
     where u.taken and w.suspended and w.next_number - 1 > w.seen_through;
   if v_woken is not null then
     v_more := rhythm.wake_unread(v_woken);
@@ -126,40 +134,41 @@ end $$;
 create or replace function rhythm.suspend_workflows(
   p_now timestamptz, p_ids uuid[], p_versions integer[], p_seen bigint[], p_snapshots bytea[], p_lines integer[],
   p_functions text[], p_awaiting bytea[], p_outstanding integer[], p_unread_signals integer[],
-  p_group_commit integer[], p_group_modes smallint[], p_group_members text[], p_group_counts integer[],
+  p_group_first integer[], p_group_modes smallint[], p_group_members text[], p_group_counts integer[],
   p_taken boolean[]) returns void
 language plpgsql as $$
 begin
+  -- Updates are written as inserts that meet a conflict: they cannot be planned as joins that read a whole table.
   insert into rhythm.snapshots (id, version, line, taken_at, function, awaiting, snapshot)
-    select u.id, 1, u.line, p_now, u.function, u.awaiting, u.snapshot
+    select u.id, u.version + 1, u.line, p_now, u.function, u.awaiting, u.snapshot
       from unnest(p_ids, p_versions, p_snapshots, p_lines, p_functions, p_awaiting, p_taken)
         u(id, version, snapshot, line, function, awaiting, taken)
-      where u.taken and u.version = 0;
-  update rhythm.snapshots s
-    set version = u.version + 1, line = u.line, taken_at = p_now, function = u.function, awaiting = u.awaiting,
-        snapshot = u.snapshot
-    from unnest(p_ids, p_versions, p_snapshots, p_lines, p_functions, p_awaiting, p_taken)
-      u(id, version, snapshot, line, function, awaiting, taken)
-    where u.taken and u.version > 0 and s.id = u.id;
-  delete from rhythm.deliveries d using unnest(p_ids, p_seen, p_taken) u(id, seen, taken)
-    where u.taken and d.id = u.id and d.number <= u.seen;
-  update rhythm.waits w
-    set version = u.version + 1, seen_through = u.seen, outstanding = u.outstanding, suspended = true,
-        size = octet_length(u.snapshot), wake_modes = null, wake_members = null, wake_remaining = null,
-        unread_signals = u.unread_signals + case when w.next_number - 1 > u.seen then (
-          select count(*) from rhythm.deliveries d where d.id = u.id and d.number > u.seen and d.kind = 4) else 0 end
-    from unnest(p_ids, p_versions, p_seen, p_snapshots, p_outstanding, p_unread_signals, p_taken)
-      u(id, version, seen, snapshot, outstanding, unread_signals, taken)
-    where u.taken and w.id = u.id;
-  if p_group_commit is not null then
-    update rhythm.waits w set wake_modes = g.modes, wake_members = g.members, wake_remaining = g.counts
-      from (select u.commit, array_agg(u.mode order by u.position) as modes,
-              array_agg(u.members::int4multirange order by u.position) as members, array_agg(u.count order by u.position) as counts
-            from unnest(p_group_commit, p_group_modes, p_group_members, p_group_counts) with ordinality
-              u(commit, mode, members, count, position)
-            where p_taken[u.commit] group by u.commit) g
-      where w.id = p_ids[g.commit];
-  end if;
+      where u.taken
+    on conflict (id) do update set version = excluded.version, line = excluded.line, taken_at = excluded.taken_at,
+      function = excluded.function, awaiting = excluded.awaiting, snapshot = excluded.snapshot;
+  delete from rhythm.deliveries d where d.ctid = any(array(
+    select d.row from unnest(p_ids, p_seen, p_taken) u(id, seen, taken)
+      cross join lateral (
+        select d.ctid as row from rhythm.deliveries d where d.id = u.id and d.number <= u.seen offset 0) d
+      where u.taken and u.seen > 0));
+  insert into rhythm.waits as w (id, version, next_number, seen_through, outstanding, unread_signals, queue_id, size, seq,
+      definition_id, priority_rank, suspended, wake_modes, wake_members, wake_remaining)
+    select u.id, u.version + 1, w.next_number, u.seen, u.outstanding,
+           u.unread_signals + case when w.next_number - 1 > u.seen then (
+             select count(*) from rhythm.deliveries d where d.id = u.id and d.number > u.seen and d.kind = 4) else 0 end,
+           w.queue_id, octet_length(u.snapshot), w.seq, w.definition_id, w.priority_rank, true, g.modes, g.members, g.counts
+      from unnest(p_ids, p_versions, p_seen, p_snapshots, p_outstanding, p_unread_signals, p_taken) with ordinality
+        u(id, version, seen, snapshot, outstanding, unread_signals, taken, position)
+      cross join lateral (select * from rhythm.waits w where w.id = u.id offset 0) w
+      left join lateral (
+        select array_agg(p_group_modes[i]) as modes, array_agg(p_group_members[i]::int4multirange) as members,
+               array_agg(p_group_counts[i]) as counts
+          from generate_series(p_group_first[u.position], p_group_first[u.position + 1] - 1) i
+      ) g on p_group_first is not null
+      where u.taken
+    on conflict (id) do update set version = excluded.version, seen_through = excluded.seen_through,
+      outstanding = excluded.outstanding, unread_signals = excluded.unread_signals, size = excluded.size, suspended = true,
+      wake_modes = excluded.wake_modes, wake_members = excluded.wake_members, wake_remaining = excluded.wake_remaining;
 end $$;
 
 -- Looks at what suspended workflows have not read and makes claimable those that must wake.
@@ -170,7 +179,7 @@ declare
   v_queues integer[];
 begin
   with unread as materialized (
-    select w.id, w.queue_id, w.priority_rank, w.seq, w.size, coalesce(g.o_wake, true) as woken, g.o_remaining as remaining
+    select w.*, coalesce(g.o_wake, true) as woken, g.o_remaining as remaining
       from rhythm.waits w
       left join lateral (
         select array_agg(d.operation order by d.number) as operations,
@@ -180,8 +189,12 @@ begin
         on w.wake_modes is not null
       where w.id = any(p_ids)),
   changed as (
-    update rhythm.waits w set suspended = not u.woken, wake_remaining = coalesce(u.remaining, w.wake_remaining)
-      from unread u where w.id = u.id),
+    insert into rhythm.waits as w (id, version, next_number, seen_through, outstanding, unread_signals, queue_id, size, seq,
+      definition_id, priority_rank, suspended, wake_remaining)
+    select u.id, u.version, u.next_number, u.seen_through, u.outstanding, u.unread_signals, u.queue_id, u.size, u.seq,
+           u.definition_id, u.priority_rank, not u.woken, coalesce(u.remaining, u.wake_remaining)
+      from unread u
+    on conflict (id) do update set suspended = excluded.suspended, wake_remaining = excluded.wake_remaining),
   woken as (
     insert into rhythm.ready (queue_id, name_id, priority_rank, lost, seq, attempts, size, id)
     select u.queue_id, 0, u.priority_rank, 0, u.seq, 0, u.size, u.id from unread u where u.woken)
@@ -236,7 +249,9 @@ begin
          array_agg(octet_length(f.payload) order by u.position)
     into v_ids, v_kinds, v_operations, v_payloads, v_sizes
     from unnest(p_commit, p_child_ids, p_operations) with ordinality u(commit, id, operation, position)
-    left join rhythm.executions e on e.id = u.id and e.parent_id = p_ids[u.commit] and e.operation = u.operation,
+    left join lateral (
+      select e.id, e.parent_id, e.operation from rhythm.executions e where e.id = u.id offset 0) e
+      on e.parent_id = p_ids[u.commit] and e.operation = u.operation,
       (select rhythm.as_payload(json_build_object('name', 'StartRefused', 'message', 'the id is in use',
         'type', 'failed', 'retryable', false)::text)) f(payload)
     where p_taken[u.commit] and e.id is null;
