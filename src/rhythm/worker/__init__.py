@@ -1,0 +1,29 @@
+"""The worker: claims executions, runs them, reports. ``rhythm.Worker`` runs one inside an application.
+
+worker        life cycle: connect, register, run, drain
+exchange      the loop of exchanges: reports out, claims in, and what to do when an answer is lost
+runner        tasks: on the loop, or in threads
+activations   workflows: the thread they run on, and the cache of their heaps
+heartbeat     the sign of life, from a thread and connection of its own
+maintenance   what is due in the database
+watchdog      the time limit of one activation
+faults        places where tests make a worker die
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from rhythm.worker.worker import Worker
+
+__all__ = ["Worker"]
+
+
+def __getattr__(name: str) -> Any:
+    # Late, because the testing kit needs only the watchdog.
+    if name == "Worker":
+        from rhythm.worker.worker import Worker
+
+        return Worker
+    raise AttributeError(f"module 'rhythm.worker' has no attribute {name!r}")

@@ -1,0 +1,233 @@
+"""Workflows: the thread they run on, and the cache of their heaps.
+
+Claims and parents' next steps are handed over in batches; the thread runs them one after the other under the watchdog
+and hands the results back to the event loop in batches of at most SLICE_SECONDS, so that a long activation delays others
+but no task, no exchange and no heartbeat.
+
+A decoded heap may be kept for the next activation of the same version. It is taken out when an activation begins, and put
+back only when its commit is confirmed, with the new version. Whatever goes wrong, the stored snapshot is what counts.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import queue
+import random
+import threading
+import time
+import uuid
+from collections import OrderedDict
+from collections.abc import Callable
+from typing import Any, Final
+
+from rhythm import payloads
+from rhythm.engine import Activation, Environment, Limits, Live, StartInfo, activate, fatal_activation, load_program
+from rhythm.errors import SnapshotError
+from rhythm.language.codegen import Program
+from rhythm.language.ir import IRError
+from rhythm.language.values import FatalError
+from rhythm.model import DefinitionInfo, Delivery, WorkflowCommit, WorkflowOutcome, new_id
+from rhythm.worker.faults import FailPoint
+from rhythm.worker.held import Held, ParentStep, Report
+from rhythm.worker.watchdog import Watchdog, start_large_thread
+
+HEAPS_CACHED: Final = 2_000  #: decoded heaps kept per process
+SNAPSHOT_CACHED_MAX: Final = 64 * 1024  #: heaps with larger snapshots are not kept, bytes
+SLICE_SECONDS: Final = 0.005  #: results are handed back at least this often
+_LOG_LEVELS: Final = {"debug": 10, "info": 20, "warn": 30, "warning": 30, "error": 40}
+
+logger = logging.getLogger("rhythm.worker")
+Job = Held | ParentStep
+
+
+class Activations:
+    """The activation thread. ``done(reports)`` is called on the event loop."""
+
+    def __init__(
+        self,
+        done: Callable[[list[Report]], None],
+        *,
+        budget_seconds: float,
+        limits: Limits,
+        on_stuck: Callable[[], None],
+        fail_point: FailPoint | None,
+    ) -> None:
+        self.done = done
+        self.limits = limits
+        self.fail_point = fail_point
+        self.definitions: dict[int, DefinitionInfo] = {}
+        self._jobs: queue.SimpleQueue[list[Job] | None] = queue.SimpleQueue()
+        self._loop = asyncio.get_running_loop()
+        self._heaps: OrderedDict[tuple[uuid.UUID, int], Live] = OrderedDict()
+        self._heaps_lock = threading.Lock()
+        self._environment = Environment(lambda: time.time() * 1000.0, random.random, lambda: str(new_id()))
+        self._watchdog = Watchdog(budget_seconds, on_stuck)
+        self._thread = start_large_thread(self._work, "rhythm-activations")
+
+    def submit(self, jobs: list[Job]) -> None:
+        """Hands jobs to the thread. Their definitions must be in ``definitions``."""
+        if jobs:
+            self._jobs.put(jobs)
+
+    def keep(self, execution_id: uuid.UUID, version: int, live: Live) -> None:
+        """Keeps a heap whose commit, which made this version, is confirmed."""
+        with self._heaps_lock:
+            self._heaps[execution_id, version] = live
+            while len(self._heaps) > HEAPS_CACHED:
+                self._heaps.popitem(last=False)
+
+    def forget(self) -> None:
+        """Drops all heaps."""
+        with self._heaps_lock:
+            self._heaps.clear()
+
+    def close(self) -> None:
+        """Ends the thread after the job it is at."""
+        self._jobs.put(None)
+        self._thread.join(timeout=1.0)
+        self._watchdog.close()
+
+    # --- on the thread ---
+
+    def _work(self) -> None:
+        while (jobs := self._jobs.get()) is not None:
+            finished: list[Report] = []
+            began = time.monotonic()
+            for job in jobs:
+                finished.append(self._run(job))
+                if time.monotonic() - began > SLICE_SECONDS:
+                    self._hand_back(finished)
+                    finished, began = [], time.monotonic()
+            self._hand_back(finished)
+
+    def _hand_back(self, finished: list[Report]) -> None:
+        if finished:
+            try:
+                self._loop.call_soon_threadsafe(self.done, finished)
+            except RuntimeError:
+                logger.debug("an activation ended after its worker had gone")
+
+    def _run(self, job: Job) -> Report:
+        if isinstance(job, ParentStep):
+            return self._continue(job)
+        claim = job.claim
+        assert claim.definition_id is not None, "workflows have definitions"
+        start = None
+        if claim.version == 0:
+            start = lambda hash_: StartInfo(  # noqa: E731  (made only when the definition is known)
+                execution_id=str(claim.id),
+                name=claim.name,
+                version=hash_,
+                started_at_ms=claim.created_at_ms,
+                inputs=claim.inputs,
+                parent_id=None if claim.parent_id is None else str(claim.parent_id),
+                tags=None if claim.tags is None else dict(claim.tags),
+            )
+        activation = self._activate(
+            claim.id, claim.name, claim.definition_id, claim.version, start, claim.snapshot, claim.deliveries
+        )
+        commit = _commit(job.token, claim.id, claim.version, activation)
+        return Report(job, commit=commit, live=_worth_keeping(activation))
+
+    def _continue(self, step: ParentStep) -> Report:
+        parent, outcome = step.parent, step.outcome
+        delivery = Delivery(parent.next_number, outcome.status, step.held.claim.operation, None, outcome.payload)
+        activation = self._activate(
+            parent.id, parent.name, parent.definition_id, parent.version, None, parent.snapshot, (delivery,)
+        )
+        commit = _commit(0, parent.id, parent.version, activation)
+        return Report(step.held, outcome=outcome, continuation=commit, live=_worth_keeping(activation))
+
+    def _activate(
+        self,
+        execution_id: uuid.UUID,
+        name: str,
+        definition_id: int,
+        version: int,
+        start: Callable[[str], StartInfo] | None,
+        snapshot: bytes | None,
+        deliveries: tuple[Delivery, ...],
+    ) -> Activation:
+        try:
+            definition = self.definitions.get(definition_id)
+            if definition is None:
+                return _broken("DefinitionMissing", f"the definition of workflow {name!r} is gone", deliveries)
+            program = load_program(definition.ir, definition.hash)
+            live = None
+            if start is None:
+                with self._heaps_lock:
+                    live = self._heaps.pop((execution_id, version), None)
+            activation = self._guarded(program, start and start(definition.hash), live, snapshot, deliveries)
+        except (SnapshotError, IRError) as error:
+            activation = _broken(type(error).__name__, str(error), deliveries)
+        except Exception as error:
+            logger.exception("execution_id=%s the engine failed", execution_id)
+            activation = _broken("EngineError", f"{type(error).__name__}: {error}", deliveries)
+        if activation.logs:
+            self._write_logs(execution_id, name, activation)
+        if self.fail_point is not None:
+            self.fail_point.passed("activated")
+        return activation
+
+    def _guarded(
+        self,
+        program: Program,
+        start: StartInfo | None,
+        live: Live | None,
+        snapshot: bytes | None,
+        deliveries: tuple[Delivery, ...],
+    ) -> Activation:
+        try:
+            return self._watchdog.run(
+                lambda: activate(
+                    program,
+                    environment=self._environment,
+                    start=start,
+                    snapshot=None if live is not None else snapshot,
+                    live=live,
+                    deliveries=deliveries,
+                    limits=self.limits,
+                )
+            )
+        except FatalError as error:
+            return fatal_activation(program.name, error, deliveries)
+
+    def _write_logs(self, execution_id: uuid.UUID, name: str, activation: Activation) -> None:
+        log = logging.getLogger(f"rhythm.workflow.{name}")
+        for level, text in activation.logs:
+            log.log(_LOG_LEVELS.get(level, 20), "%s", text, extra={"execution_id": str(execution_id)})
+
+
+def _worth_keeping(activation: Activation) -> Live | None:
+    small = activation.snapshot is not None and len(activation.snapshot) <= SNAPSHOT_CACHED_MAX
+    return activation.live if small else None
+
+
+def _broken(name: str, message: str, deliveries: tuple[Delivery, ...]) -> Activation:
+    data = payloads.encode({"name": name, "message": message, "type": "failed"}, "error", bytes_max=1 << 26)
+    seen = deliveries[-1].number if deliveries else 0
+    return Activation(outcome=WorkflowOutcome("failed", data, keep_snapshot=True), seen_through=seen)
+
+
+def _commit(token: int, execution_id: uuid.UUID, version: int, activation: Activation) -> WorkflowCommit:
+    arguments: dict[str, Any] = {}
+    if activation.children:
+        arguments["children"] = activation.children
+    if activation.timers:
+        arguments["timers"] = activation.timers
+    return WorkflowCommit(
+        token=token,
+        id=execution_id,
+        version=version,
+        seen_through=activation.seen_through,
+        snapshot=activation.snapshot,
+        outcome=activation.outcome,
+        standing=activation.standing,
+        outstanding=activation.outstanding,
+        unread_signals=activation.unread_signals,
+        wake_groups=activation.wake_groups,
+        dropped_timers=activation.dropped_timers,
+        cancels=activation.cancels,
+        **arguments,
+    )

@@ -1,0 +1,480 @@
+"""The loop of exchanges: reports out, claims in.
+
+While one exchange is in flight, reports gather; the next one carries all of them and asks for more work. At most
+IN_FLIGHT_MAX are in flight, on connections of their own, so that Postgres and Python overlap. A batch of claims is split
+by the first exchange that reports some of its members: until its answer brings the new tokens, no other exchange reports
+members of that batch.
+
+Unknown outcomes. When an exchange fails because the database went away, nobody knows whether it was committed. Its
+reports stay here, nothing more is sent until every other exchange has ended, and then the database is asked what this
+incarnation holds (``held``): what it still holds is sent again, under its present token; what it does not hold any more
+was committed, or taken over, and is dropped; what it holds and we have never seen was claimed by the lost answer, and is
+run. So nothing is guessed and nothing is sent twice.
+
+Data errors. If an exchange fails on data, its reports are sent in halves until the culprit stands alone; that one fails
+with OutcomeRefused, the others go through.
+
+Without a trusted heartbeat nothing is sent: others may have taken over. Tasks that can be cancelled are, and the worker
+starts afresh when the database answers again.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import dataclasses
+import json
+import logging
+import time
+import uuid
+from collections.abc import Callable, Sequence
+from typing import Any, Final
+
+import msgspec
+
+from rhythm.errors import DatabaseUnavailable, IncarnationDead, RhythmError
+from rhythm.model import (
+    CLAIM_COUNT_MAX,
+    Claim,
+    Continuation,
+    ExchangeRequest,
+    ExchangeResult,
+    TaskOutcome,
+    WorkflowCommit,
+    WorkflowOutcome,
+)
+from rhythm.store import Store
+from rhythm.store.connection import Backoff
+from rhythm.worker.faults import FailPoint
+from rhythm.worker.heartbeat import Heartbeat
+from rhythm.worker.held import Held, Report
+from rhythm.worker.signals import Signals
+
+IN_FLIGHT_MAX: Final = 2
+REPORTS_MAX: Final = 500  #: reports in one exchange
+WORKFLOWS_MAX: Final = 200  #: workflows claimed and not yet committed
+BATCH_SECONDS: Final = 0.1  #: a batch of tasks should not occupy the loop for longer
+BATCH_FIRST: Final = 32  #: tasks in the first claims; doubled while batches run through
+
+logger = logging.getLogger("rhythm.worker")
+
+
+class Work:
+    """What the loop needs to know of the rest of the worker; implemented by the worker."""
+
+    def free_tasks(self) -> int:
+        """How many more tasks could begin now."""
+        raise NotImplementedError
+
+    def task_seconds(self) -> float:
+        """What one task occupies the loop, on average."""
+        raise NotImplementedError
+
+    def accept(self, held: list[Held]) -> None:
+        """Runs what was claimed."""
+        raise NotImplementedError
+
+    def confirmed(self, report: Report, version: int | None) -> None:
+        """A report was committed; ``version`` is the one its heap now has, None when it was only taken note of."""
+        raise NotImplementedError
+
+
+class Exchange:
+    """The exchange loop of one incarnation."""
+
+    def __init__(
+        self,
+        store: Store,
+        incarnation: uuid.UUID,
+        heartbeat: Heartbeat,
+        work: Work,
+        *,
+        queues: Sequence[int],
+        names: Sequence[int],
+        poll_interval: float,
+        signals: Signals,
+        fail_point: FailPoint | None,
+        on_cut_off: Callable[[], None],
+    ) -> None:
+        self.store = store
+        self.incarnation = incarnation
+        self.heartbeat = heartbeat
+        self.work = work
+        self.queues = queues
+        self.names = names
+        self.poll_interval = poll_interval
+        self.signals = signals
+        self.fail_point = fail_point
+        self.on_cut_off = on_cut_off
+        self.held: dict[uuid.UUID, Held] = {}
+        self.reports: list[Report] = []  #: ready to be sent
+        self.hand_backs: list[Held] = []
+        self.workflows_out = 0  #: claimed workflows that are not committed yet
+        self.claiming = True
+        self.turned_at = time.monotonic()
+        self.batch = BATCH_FIRST
+        self._splitting: set[int] = set()  # batches whose new tokens are on their way
+        self._flights: set[asyncio.Task[None]] = set()
+        self._wake = asyncio.Event()
+        self._uncertain = False
+        self._claims_in_flight = 0
+        self._look = True  # something may be there to claim
+        self._dead = False
+        self._backoff = Backoff()
+
+    # --- from the rest of the worker ---
+
+    def hint(self) -> None:
+        """Something may be there to claim, or there is room again."""
+        self._look = True
+        self._wake.set()
+
+    def report(self, report: Report) -> None:
+        """Takes a report to send."""
+        self.reports.append(report)
+        self._wake.set()
+
+    def hand_back(self, held: Sequence[Held]) -> None:
+        """Takes executions to give back uncharged."""
+        self.hand_backs.extend(held)
+        self._wake.set()
+
+    def declared_dead(self) -> None:
+        """The heartbeat was told that others have taken over."""
+        self._dead = True
+        self._wake.set()
+
+    @property
+    def is_idle(self) -> bool:
+        """Nothing is held, on its way, or to be sent."""
+        return not (self.held or self.reports or self.hand_backs or self._flights)
+
+    # --- the loop ---
+
+    async def run(self) -> None:
+        """Runs until cancelled. Raises IncarnationDead when the incarnation was declared dead."""
+        try:
+            while True:
+                self.turned_at = time.monotonic()
+                if self._dead:
+                    raise IncarnationDead("this worker was declared dead; what it held has been taken over")
+                if not self.heartbeat.is_trusted:
+                    await self._cut_off()
+                    continue
+                if self._uncertain:
+                    await self._reconcile()
+                    continue
+                if self._launch():
+                    continue
+                await self._sleep()
+        finally:
+            for flight in self._flights:
+                flight.cancel()
+            await asyncio.gather(*self._flights, return_exceptions=True)
+
+    async def _sleep(self) -> None:
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(self._wake.wait(), self.poll_interval)
+        if not self._wake.is_set():
+            self._look = True  # polling is the promise
+        self._wake.clear()
+
+    def _launch(self) -> bool:
+        """Starts one exchange if there is reason for one. Returns whether it did."""
+        if len(self._flights) >= IN_FLIGHT_MAX:
+            return False
+        reports = self._sendable()
+        backs = self._returnable(reports)
+        tasks, workflows = self._wanted()
+        claims = (tasks > 0 or workflows > 0) and self._look and not (self._claims_in_flight and not reports)
+        if not (reports or backs or claims):
+            return False
+        if not claims:
+            tasks = workflows = 0
+        flight = asyncio.create_task(self._fly(reports, backs, tasks, workflows), name="rhythm-exchange")
+        self._flights.add(flight)
+        flight.add_done_callback(self._landed)
+        return True
+
+    def _landed(self, flight: asyncio.Task[None]) -> None:
+        self._flights.discard(flight)
+        self._wake.set()
+        if not flight.cancelled() and (error := flight.exception()) is not None:
+            logger.error("an exchange failed unexpectedly", exc_info=error)
+            self._uncertain = True
+
+    def _wanted(self) -> tuple[int, int]:
+        if not self.claiming:
+            return 0, 0
+        limit = min(self.batch, CLAIM_COUNT_MAX)
+        seconds = self.work.task_seconds()
+        if seconds > 0:
+            limit = min(limit, max(1, int(BATCH_SECONDS / seconds)))
+        tasks = min(limit, self.work.free_tasks()) if self.names else 0
+        workflows = min(WORKFLOWS_MAX - self.workflows_out, limit)
+        return max(tasks, 0), max(workflows, 0)
+
+    def _sendable(self) -> list[Report]:
+        """Takes the reports that may be sent now: not those of a batch that is being split."""
+        if not self._splitting and len(self.reports) <= REPORTS_MAX:
+            taken, self.reports = self.reports, []
+        else:
+            taken = []
+            kept: list[Report] = []
+            for report in self.reports:
+                busy = len(taken) >= REPORTS_MAX or report.held.batch in self._splitting
+                (kept if busy else taken).append(report)
+            self.reports = kept
+        return taken
+
+    def _returnable(self, reports: Sequence[Report]) -> list[Held]:
+        if not self.hand_backs:
+            return []
+        taken = [held for held in self.hand_backs if held.batch not in self._splitting]
+        self.hand_backs = [held for held in self.hand_backs if held.batch in self._splitting]
+        return taken
+
+    # --- one exchange ---
+
+    async def _fly(self, reports: list[Report], backs: list[Held], tasks: int, workflows: int) -> None:
+        asks = tasks > 0 or workflows > 0
+        batches = {report.held.batch for report in reports} | {held.batch for held in backs}
+        self._splitting |= batches
+        if asks:
+            self._claims_in_flight += 1
+            self._look = False
+        try:
+            await self._send(reports, backs, tasks, workflows)
+        except (DatabaseUnavailable, asyncio.CancelledError) as error:
+            self.reports[:0] = reports
+            self.hand_backs[:0] = backs
+            self._uncertain = True
+            if isinstance(error, asyncio.CancelledError):
+                raise
+            logger.warning("exchange failed, its outcome is unknown: %s", error)
+        except IncarnationDead:
+            self._dead = True
+        finally:
+            self._splitting -= batches
+            if asks:
+                self._claims_in_flight -= 1
+
+    async def _send(self, reports: list[Report], backs: list[Held], tasks: int, workflows: int) -> None:
+        request = self._request(reports, backs, tasks, workflows)
+        if self.fail_point is not None:
+            self.fail_point.passed("exchange_begun")
+        try:
+            result = await self.store.exchange(request)
+        except (DatabaseUnavailable, IncarnationDead):
+            raise
+        except Exception as error:  # noqa: BLE001  (an error about data: the culprit is searched for)
+            await self._bisect(reports, backs, error)
+            self._look = True
+            return
+        if self.fail_point is not None:
+            self.fail_point.passed("exchange_done")
+        self._backoff.reset()
+        self._settle(result, reports, backs)
+        self._take(result, tasks, workflows)
+
+    def _request(self, reports: list[Report], backs: list[Held], tasks: int, workflows: int) -> ExchangeRequest:
+        outcomes: list[TaskOutcome] = []
+        commits: list[WorkflowCommit] = []
+        continuations: list[Continuation] = []
+        for report in reports:
+            token = report.held.token
+            if report.outcome is not None:
+                outcome = report.outcome
+                outcomes.append(outcome if outcome.token == token else msgspec.structs.replace(outcome, token=token))
+                if report.continuation is not None:
+                    continuations.append(Continuation(child_id=report.held.claim.id, commit=report.continuation))
+            else:
+                assert report.commit is not None, "a report has an outcome or a commit"
+                if report.commit.token != token:
+                    report.commit = _with_token(report.commit, token)
+                commits.append(report.commit)
+        alone = (
+            not self._claims_in_flight > 1 and len(self.held) == len(reports) + len(backs) and len(self._flights) <= 1
+        )
+        return ExchangeRequest(
+            incarnation=self.incarnation,
+            task_outcomes=outcomes,
+            workflow_commits=commits,
+            continuations=continuations,
+            hand_backs=[(held.token, held.claim.id) for held in backs],
+            queues=self.queues,
+            names=self.names,
+            task_limit=tasks,
+            workflow_limit=workflows,
+            alone=alone,
+            idle=(tasks > 0 or workflows > 0) and not self.held.keys() - {r.held.claim.id for r in reports},
+        )
+
+    def _settle(self, result: ExchangeResult, reports: Sequence[Report], backs: Sequence[Held]) -> None:
+        """What the answer says about what was sent."""
+        for report in reports:
+            claim = report.held.claim
+            self._drop(report.held)
+            if claim.id in result.refused:
+                logger.warning(
+                    "execution_id=%s attempt=%d refused: it was taken over or has finished", claim.id, claim.attempt
+                )
+                continue
+            version: int | None = None
+            if report.continuation is not None:
+                if report.continuation.id in result.continued:
+                    version = report.continuation.version + 1
+            elif report.commit is not None:
+                version = report.commit.version + 1
+            self.work.confirmed(report, version)
+        for held in backs:
+            self._drop(held)
+        for execution_id, token in result.retokened.items():
+            still = self.held.get(execution_id)
+            if still is not None:
+                still.token = token
+        if reports:
+            self.signals.reported.set()
+
+    def _drop(self, held: Held) -> None:
+        if self.held.pop(held.claim.id, None) is not None and held.claim.kind == "workflow":
+            self.workflows_out -= 1
+
+    def _take(self, result: ExchangeResult, tasks: int, workflows: int) -> None:
+        claims = result.claims
+        if claims:
+            if self.fail_point is not None:
+                self.fail_point.passed("claimed")
+            self._hold(claims)
+            self.signals.claimed.set()
+            self._look = True
+            full = sum(1 for claim in claims if claim.kind == "task") >= tasks > 0
+            if full:
+                self.batch = min(self.batch * 2, CLAIM_COUNT_MAX)
+        elif result.check_again or (result.suspects_waiting and self.is_idle):
+            self._look = True
+        elif tasks or workflows:
+            self.signals.idle.set()
+        self._wake.set()
+
+    def _hold(self, claims: Sequence[Claim]) -> None:
+        taken = []
+        for claim in claims:
+            held = Held(claim)
+            self.held[claim.id] = held
+            if claim.kind == "workflow":
+                self.workflows_out += 1
+            taken.append(held)
+        self.work.accept(taken)
+
+    # --- when something is wrong ---
+
+    async def _bisect(self, reports: list[Report], backs: list[Held], error: Exception) -> None:
+        if len(reports) + len(backs) > 1:
+            logger.warning("an exchange of %d reports was refused as a whole: %s", len(reports), error)
+            middle = max(1, len(reports) // 2)
+            await self._send(reports[:middle], [], 0, 0)
+            await self._send(reports[middle:], backs, 0, 0)
+            return
+        if not reports:
+            logger.error("handing back failed: %s", error)
+            for held in backs:
+                self._drop(held)
+            return
+        (report,) = reports
+        claim = report.held.claim
+        if _is_refusal(report):
+            logger.error("execution_id=%s its failure cannot be stored either: %s", claim.id, error)
+            self._drop(report.held)
+            return
+        logger.error("execution_id=%s its outcome cannot be stored: %s", claim.id, error)
+        await self._send([_refusal(report, error)], [], 0, 0)
+
+    async def _cut_off(self) -> None:
+        """No heartbeat is confirmed: nothing may be sent, what is under way is given up."""
+        if self.held or self.reports:
+            logger.error(
+                "no confirmed heartbeat: giving up what %d claims hold until the database answers", len(self.held)
+            )
+        self.on_cut_off()
+        for flight in self._flights:
+            flight.cancel()
+        await asyncio.gather(*self._flights, return_exceptions=True)
+        self.reports.clear()
+        self.hand_backs.clear()
+        self.held.clear()
+        self.workflows_out = 0
+        while not self.heartbeat.is_trusted and not self._dead:
+            self.turned_at = time.monotonic()
+            await asyncio.sleep(self.heartbeat.interval / 4)
+        self._uncertain = True
+
+    async def _reconcile(self) -> None:
+        """Asks the database what this incarnation holds, and goes by that."""
+        if self._flights:
+            await asyncio.wait(self._flights, timeout=self.poll_interval)
+            return
+        try:
+            held = await self.store.held(self.incarnation, list(self.held))
+        except IncarnationDead:
+            self._dead = True
+            return
+        except DatabaseUnavailable:
+            await asyncio.sleep(self._backoff.next_seconds())
+            return
+        except RhythmError:
+            logger.exception("asking for the claims failed")
+            await asyncio.sleep(self._backoff.next_seconds())
+            return
+        self._uncertain = False
+        self._backoff.reset()
+        for execution_id, mine in list(self.held.items()):
+            token = held.tokens.get(execution_id)
+            if token is not None:
+                mine.token = token
+            else:
+                self._drop(mine)
+        self.reports = [report for report in self.reports if report.held.claim.id in held.tokens]
+        self.hand_backs = [back for back in self.hand_backs if back.claim.id in held.tokens]
+        unknown = [claim for claim in held.claims if claim.id not in self.held]
+        if unknown:
+            self._hold(unknown)
+        self._look = True
+
+
+def _with_token(commit: WorkflowCommit, token: int) -> WorkflowCommit:
+    return dataclasses.replace(commit, token=token)
+
+
+_REFUSED: Final = "OutcomeRefused"
+
+
+def _is_refusal(report: Report) -> bool:
+    if report.outcome is not None:
+        return report.outcome.status == "failed" and _REFUSED.encode() in report.outcome.payload[:40]
+    assert report.commit is not None, "a report has an outcome or a commit"
+    ended = report.commit.outcome
+    return ended is not None and _REFUSED.encode() in ended.payload[:40]
+
+
+def _refusal(report: Report, error: Exception) -> Report:
+    """The report of a failure in place of one that the database cannot store."""
+    failure: dict[str, Any] = {
+        "name": _REFUSED,
+        "message": f"the database refuses the outcome: {error}"[:2000],
+        "type": "failed",
+    }
+    payload = json.dumps(failure, ensure_ascii=True).encode("ascii")
+    held = report.held
+    if report.outcome is not None:
+        return Report(held, outcome=TaskOutcome(held.token, held.claim.id, "failed", payload, retryable=False))
+    assert report.commit is not None, "a report has an outcome or a commit"
+    outcome = WorkflowOutcome("failed", payload, keep_snapshot=True)
+    commit = WorkflowCommit(
+        token=held.token,
+        id=held.claim.id,
+        version=report.commit.version,
+        seen_through=report.commit.seen_through,
+        outcome=outcome,
+    )
+    return Report(held, commit=commit)

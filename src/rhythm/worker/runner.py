@@ -1,0 +1,337 @@
+"""Tasks: from a claim to an outcome.
+
+An ``async def`` task that contains no await cannot suspend: it is stepped once, without an asyncio Task around it. Every
+other one gets a Task of its own, at most ``async_max`` at a time; ``def`` tasks run in ``threads_max`` threads. What is
+claimed beyond that waits here in order. Long batches give the loop a turn every SLICE_SECONDS.
+
+An attempt that runs into its timeout fails with type "timeout": an async task is cancelled; a thread cannot be stopped,
+its result is ignored when it comes. Nothing a task does or returns gets out of here but as an outcome.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+import dis
+import logging
+import time
+import uuid
+from collections import deque
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, Final
+
+from rhythm.errors import RhythmError, TaskRetryAfter
+from rhythm.model import TaskOutcome
+from rhythm.tasks import Task, TaskContext, failure_payload
+from rhythm.worker.faults import FailPoint
+from rhythm.worker.held import Held
+
+ASYNC_MAX: Final = 100  #: async tasks at a time, per process
+THREADS_MAX: Final = 16  #: tasks in threads at a time, per process
+SLICE_SECONDS: Final = 0.01  #: longest run of tasks without giving the event loop a turn
+_SUSPENDING: Final = frozenset({"GET_AWAITABLE", "BEFORE_ASYNC_WITH", "GET_AITER", "GET_ANEXT", "SEND", "YIELD_VALUE"})
+
+logger = logging.getLogger("rhythm.worker")
+
+
+class TaskTimeout(RhythmError):
+    """The attempt took longer than its timeout."""
+
+
+class TaskNotFoundError(RhythmError):
+    """This worker has no task of that name."""
+
+
+class TaskCancelled(RhythmError):
+    """The task was cancelled."""
+
+
+def never_suspends(function: Callable[..., Any]) -> bool:
+    """Whether an async function contains nothing that could suspend it."""
+    code = getattr(function, "__code__", None)
+    return code is not None and not any(i.opname in _SUSPENDING for i in dis.get_instructions(code))
+
+
+class TaskRunner:
+    """Runs the tasks of one worker process. ``report(held, outcome)`` is called once for each."""
+
+    def __init__(
+        self,
+        tasks: dict[str, Task[..., Any]],
+        report: Callable[[Held, TaskOutcome], None],
+        *,
+        async_max: int,
+        threads_max: int,
+        payload_bytes_max: int,
+        fail_point: FailPoint | None,
+    ) -> None:
+        self.tasks = tasks
+        self.report = report
+        self.async_max = async_max
+        self.threads_max = threads_max
+        self.payload_bytes_max = payload_bytes_max
+        self.fail_point = fail_point
+        self.plain = {name for name, task in tasks.items() if task.is_async and never_suspends(task.function)}
+        self.waiting: deque[Held] = deque()  #: claimed, not begun
+        self.suspended: set[Held] = set()  #: async tasks under way
+        self.in_threads: set[Held] = set()
+        self.seconds_per_task = 0.0  #: moving average of what one task occupies the loop
+        self.ever_suspended = False  #: whether the last tasks really suspended
+        self._threads: ThreadPoolExecutor | None = None
+        self._slice: asyncio.TimerHandle | asyncio.Handle | None = None
+        self._stopped = False
+
+    @property
+    def under_way(self) -> int:
+        """Tasks that have begun and not ended."""
+        return len(self.suspended) + len(self.in_threads)
+
+    def begin(self, batch: list[Held]) -> None:
+        """Takes claimed tasks and starts as many as there is room for."""
+        self.waiting.extend(batch)
+        self.go_on()
+
+    def go_on(self) -> None:
+        """Starts waiting tasks, for at most one slice of time."""
+        if self._slice is not None or self._stopped:
+            return
+        began = now = time.monotonic()
+        count = 0
+        while self.waiting:
+            if not self._has_room(self.waiting[0]):
+                break
+            self._start(self.waiting.popleft())
+            count += 1
+            if not count & 15:
+                now = time.monotonic()
+                if now - began > SLICE_SECONDS and self.waiting:
+                    self._slice = asyncio.get_running_loop().call_soon(self._next_slice)
+                    break
+        if count:
+            per_task = (time.monotonic() - began) / count
+            self.seconds_per_task += (per_task - self.seconds_per_task) * 0.3
+
+    def _next_slice(self) -> None:
+        self._slice = None
+        self.go_on()
+
+    def _has_room(self, held: Held) -> bool:
+        task = self.tasks.get(held.claim.name)
+        if task is None or held.claim.name in self.plain:
+            return True
+        if task.is_async:
+            return len(self.suspended) < self.async_max
+        return len(self.in_threads) < self.threads_max
+
+    # --- one task ---
+
+    def _start(self, held: Held) -> None:
+        claim = held.claim
+        task = self.tasks.get(claim.name)
+        if self.fail_point is not None:
+            self.fail_point.passed("task_begun")
+        if task is None:
+            self._failed(
+                held, None, TaskNotFoundError(f"no task named {claim.name!r} is registered in this worker"), False
+            )
+            return
+        try:
+            arguments = task.bind(claim.inputs)
+            if task.context_parameter is not None:
+                arguments[task.context_parameter] = self._context(held, task)
+        except Exception as error:  # noqa: BLE001  (whatever validation raises is the outcome)
+            self._failed(held, task, error, task.is_retryable(error))
+            return
+        if claim.name in self.plain:
+            self._step(held, task, arguments)
+        elif task.is_async:
+            self.ever_suspended = True
+            self.suspended.add(held)
+            held.running = asyncio.create_task(self._await(held, task, arguments), name=f"task {claim.name}")
+        else:
+            self.ever_suspended = True
+            self._in_thread(held, task, arguments)
+
+    def _context(self, held: Held, task: Task[..., Any]) -> TaskContext:
+        claim = held.claim
+        return TaskContext(
+            claim.id,
+            attempt=claim.attempt,
+            parent_id=claim.parent_id,
+            idempotency_key=idempotency_key(claim.key, claim.parent_id, claim.operation, claim.id),
+            name=task.name,
+            abandoned=lambda: "cancelled" if held.cancel_asked else None,
+        )
+
+    def _step(self, held: Held, task: Task[..., Any], arguments: dict[str, Any]) -> None:
+        coroutine = task.function(**arguments)
+        try:
+            coroutine.send(None)
+        except StopIteration as stop:
+            self._completed(held, task, stop.value)
+        except Exception as error:  # noqa: BLE001  (whatever a task raises is its outcome)
+            self._failed(held, task, error, task.is_retryable(error))
+        else:
+            raise AssertionError("a coroutine without an await has suspended")
+
+    async def _await(self, held: Held, task: Task[..., Any], arguments: dict[str, Any]) -> None:
+        claim = held.claim
+        timed_out = False
+
+        def expire() -> None:
+            nonlocal timed_out
+            timed_out = True
+            if held.running is not None:
+                held.running.cancel()
+
+        timer = None
+        if claim.timeout_seconds:
+            timer = asyncio.get_running_loop().call_later(claim.timeout_seconds, expire)
+        try:
+            output = await task.function(**arguments)
+        except asyncio.CancelledError:
+            if timed_out:
+                self._failed(held, task, self._timeout(held), True, kind="timeout")
+            elif held.cancel_asked:
+                self._cancelled(held)
+            elif self._stopped:
+                raise  # the worker lets go; whoever takes over runs it again
+            else:
+                self._failed(held, task, TaskCancelled("the task cancelled itself"), True)
+        except Exception as error:  # noqa: BLE001  (whatever a task raises is its outcome)
+            self._failed(held, task, error, task.is_retryable(error))
+        else:
+            self._completed(held, task, output)
+        finally:
+            if timer is not None:
+                timer.cancel()
+            self.suspended.discard(held)
+            held.running = None
+            self.go_on()
+
+    def _in_thread(self, held: Held, task: Task[..., Any], arguments: dict[str, Any]) -> None:
+        if self._threads is None:
+            self._threads = ThreadPoolExecutor(self.threads_max, thread_name_prefix="rhythm-task")
+        self.in_threads.add(held)
+        loop = asyncio.get_running_loop()
+        context = contextvars.copy_context()
+        over = False
+
+        def end(result: Any, error: BaseException | None, kind: str = "failed") -> None:
+            nonlocal over
+            if over:
+                return
+            over = True
+            if timer is not None:
+                timer.cancel()
+            if error is None:
+                self._completed(held, task, result)
+            else:
+                self._failed(held, task, error, task.is_retryable(error) or kind == "timeout", kind=kind)
+
+        def left() -> None:
+            self.in_threads.discard(held)
+            self.go_on()
+
+        def work() -> None:
+            try:
+                result = context.run(task.function, **arguments)
+            except BaseException as error:  # noqa: BLE001  (whatever a task raises is its outcome)
+                _call_soon(loop, end, None, error)
+            else:
+                _call_soon(loop, end, result, None)
+            finally:
+                _call_soon(loop, left)
+
+        timer = None
+        if held.claim.timeout_seconds:
+            timer = loop.call_later(held.claim.timeout_seconds, lambda: end(None, self._timeout(held), "timeout"))
+        self._threads.submit(work)
+
+    def _timeout(self, held: Held) -> TaskTimeout:
+        claim = held.claim
+        return TaskTimeout(
+            f"attempt {claim.attempt} of task {claim.name!r} took longer than its timeout of {claim.timeout_seconds:g} s"
+        )
+
+    # --- outcomes ---
+
+    def _completed(self, held: Held, task: Task[..., Any], output: Any) -> None:
+        if self.fail_point is not None:
+            self.fail_point.passed("task_done")
+        try:
+            payload = task.encode(output, bytes_max=self.payload_bytes_max)
+        except Exception as error:  # noqa: BLE001  (whatever encoding raises is the outcome)
+            self._failed(held, task, error, task.is_retryable(error))
+            return
+        self.report(held, TaskOutcome(held.token, held.claim.id, "completed", payload))
+
+    def _failed(
+        self, held: Held, task: Task[..., Any] | None, error: BaseException, retryable: bool, *, kind: str = "failed"
+    ) -> None:
+        after = error.seconds if isinstance(error, TaskRetryAfter) else None
+        claim = held.claim
+        logger.info(
+            "execution_id=%s attempt=%d task=%s %s: %s: %s",
+            claim.id,
+            claim.attempt,
+            claim.name,
+            kind,
+            type(error).__name__,
+            error,
+        )
+        payload = failure_payload(error, kind=kind)
+        self.report(held, TaskOutcome(held.token, claim.id, "failed", payload, retryable, after))
+
+    def _cancelled(self, held: Held) -> None:
+        error = TaskCancelled(f"task {held.claim.name!r} was cancelled")
+        self.report(held, TaskOutcome(held.token, held.claim.id, "cancelled", failure_payload(error, kind="cancelled")))
+
+    # --- stopping ---
+
+    def cancel(self, held: Held) -> None:
+        """Somebody wants this task cancelled: async tasks are interrupted, threads may ask their context."""
+        held.cancel_asked = True
+        if held.running is not None:
+            held.running.cancel()
+
+    def take_waiting(self) -> list[Held]:
+        """Everything claimed that has not begun; it will not begin any more."""
+        waiting = list(self.waiting)
+        self.waiting.clear()
+        return waiting
+
+    def let_go(self) -> None:
+        """Cancels what can be cancelled and begins nothing more; outcomes that still come are ignored by fencing."""
+        self._stopped = True
+        self.waiting.clear()
+        for held in list(self.suspended):
+            if held.running is not None:
+                held.running.cancel()
+
+    def resume(self) -> None:
+        """After let_go: runs tasks again."""
+        self._stopped = False
+
+    def close(self) -> None:
+        """Gives the threads up without waiting for them."""
+        self.let_go()
+        if self._threads is not None:
+            self._threads.shutdown(wait=False, cancel_futures=True)
+
+
+def _call_soon(loop: asyncio.AbstractEventLoop, function: Callable[..., None], *arguments: Any) -> None:
+    try:
+        loop.call_soon_threadsafe(function, *arguments)
+    except RuntimeError:
+        logger.debug("a task ended after its worker had gone")
+
+
+def idempotency_key(
+    key: str | None, parent_id: uuid.UUID | None, operation: int | None, execution_id: uuid.UUID
+) -> str:
+    """The token a task may hand to services: the same in every attempt, different for every call."""
+    if key is not None:
+        return key
+    return f"{parent_id}:{operation}" if parent_id is not None else str(execution_id)
