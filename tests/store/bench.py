@@ -155,7 +155,9 @@ class Bench:
         found: dict[str, Any] = json.loads(info.error)
         return found
 
-    async def signal(self, id_: uuid.UUID, name: str = "go", payload: bytes = b"1", send_id: uuid.UUID | None = None) -> None:
+    async def signal(
+        self, id_: uuid.UUID, name: str = "go", payload: bytes = b"1", send_id: uuid.UUID | None = None
+    ) -> None:
         await self.store.signal(id_, name, payload, send_id or new_id())
 
     async def raw_call(self, query: str) -> Any:
@@ -188,7 +190,14 @@ def suspend(claim: Claim, *, snapshot: bytes = b"snapshot", **fields: Any) -> Wo
     seen = claim.deliveries[-1].number if claim.deliveries else 0
     fields.setdefault("outstanding", len(children) + len(timers) or 1)
     return WorkflowCommit(
-        **{"token": claim.token, "id": claim.id, "version": claim.version, "seen_through": seen, "snapshot": snapshot, **fields}
+        **{
+            "token": claim.token,
+            "id": claim.id,
+            "version": claim.version,
+            "seen_through": seen,
+            "snapshot": snapshot,
+            **fields,
+        }
     )
 
 
@@ -196,7 +205,14 @@ def end(claim: Claim, status: str = "completed", payload: bytes = OK, **fields: 
     seen = claim.deliveries[-1].number if claim.deliveries else 0
     outcome = WorkflowOutcome(status, payload, fields.pop("keep_snapshot", False))
     return WorkflowCommit(
-        **{"token": claim.token, "id": claim.id, "version": claim.version, "seen_through": seen, "outcome": outcome, **fields}
+        **{
+            "token": claim.token,
+            "id": claim.id,
+            "version": claim.version,
+            "seen_through": seen,
+            "outcome": outcome,
+            **fields,
+        }
     )
 
 

@@ -17,7 +17,8 @@ from tests.store.bench import ERROR, OK, Bench, Worker, child, suspend
 async def bury(bench: Bench, dead: Worker, survivor: Worker) -> None:
     """Lets the heartbeat timeout of one pass."""
     await bench.raw.execute(
-        "update rhythm.workers set seen_at = $2::timestamptz - interval '1 d', heartbeat_timeout_ms = 1000 where incarnation = $1",
+        "update rhythm.workers set seen_at = $2::timestamptz - interval '1 d', heartbeat_timeout_ms = 1000 "
+        "where incarnation = $1",
         dead.incarnation,
         bench.now,
     )
@@ -86,7 +87,9 @@ async def test_a_fenced_owner_writes_nothing(bench: Bench, action: str, size: in
     before = await bench.raw.fetch("select * from rhythm.executions_view order by id")
     # the dead incarnation registers again under the same id, so that only the tokens stand between it and the data
     again = await bench.worker("work")
-    await bench.raw.execute("update rhythm.workers set incarnation = $1 where incarnation = $2", slow.incarnation, again.incarnation)
+    await bench.raw.execute(
+        "update rhythm.workers set incarnation = $1 where incarnation = $2", slow.incarnation, again.incarnation
+    )
     said: dict[str, Any] = {
         "completed": {"task_outcomes": [TaskOutcome(c.token, c.id, "completed", b"0") for c in stale]},
         "failed": {"task_outcomes": [TaskOutcome(c.token, c.id, "failed", b"0") for c in stale]},
@@ -396,7 +399,8 @@ async def test_foreign_executions_at_the_head_of_the_queue_are_not_even_looked_a
     for _ in range(100):
         await bench.start_many(1000, "foreign", priority=-100)
     names = list(worker.registered.names.values())
-    arguments = f"'{worker.incarnation}', {', '.join(['null'] * 49)}, array[1], array{names}::int[], 40, 40, false, false, false"
+    nulls = ", ".join(["null"] * 49)
+    arguments = f"'{worker.incarnation}', {nulls}, array[1], array{names}::int[], 40, 40, false, false, false"
 
     async def pages_read() -> int:
         await bench.raw.execute("vacuum analyze rhythm.ready, rhythm.executions")
@@ -425,11 +429,14 @@ async def test_the_plan_of_a_claim_does_not_depend_on_statistics(bench: Bench, a
     if analyzed == "empty":
         await bench.raw.execute("vacuum analyze rhythm.ready")
     await bench.raw.execute(
-        "insert into rhythm.ready select 1, 2 + i % 50, 0, 0, i, 0, 0, gen_random_uuid() from generate_series(1, 20000) i"
+        "insert into rhythm.ready select 1, 2 + i % 50, 0, 0, i, 0, 0, gen_random_uuid() "
+        "from generate_series(1, 20000) i"
     )
     if analyzed == "full":
         await bench.raw.execute("vacuum analyze rhythm.ready")
-    settings = await bench.raw.fetchval("select array_to_string(proconfig, ';') from pg_proc where proname = 'exchange'")
+    settings = await bench.raw.fetchval(
+        "select array_to_string(proconfig, ';') from pg_proc where proname = 'exchange'"
+    )
     async with bench.raw.transaction():
         for setting in settings.split(";"):
             name, _, value = setting.partition("=")

@@ -97,7 +97,12 @@ async def test_options_not_given_come_from_the_registration(bench: Bench) -> Non
     await bench.start(retries=0, timeout_seconds=9, queue="default", priority=-4, retry={**retry, "initial": 1.0})
     registered, given = await worker.claim()
 
-    assert ("orders", 2, retry, 1.5) == (registered.queue, registered.retries, registered.retry, registered.timeout_seconds)
+    assert ("orders", 2, retry, 1.5) == (
+        registered.queue,
+        registered.retries,
+        registered.retry,
+        registered.timeout_seconds,
+    )
     assert ("default", 0, 9.0) == (given.queue, given.retries, given.timeout_seconds)
     assert given.retry is not None
     assert 1.0 == given.retry["initial"]
@@ -134,7 +139,9 @@ async def test_jitter_moves_the_delay_either_way(bench: Bench) -> None:
     worker = await bench.worker(TaskRegistration("work", retries=1, retry=retry))
     await bench.start_many(200)
     await worker.fail(*await worker.claim(200))
-    rows = await bench.raw.fetch("select extract(epoch from available_at - rhythm.now())::float8 as wait from rhythm.later")
+    rows = await bench.raw.fetch(
+        "select extract(epoch from available_at - rhythm.now())::float8 as wait from rhythm.later"
+    )
     waits = sorted(row["wait"] for row in rows)
 
     assert 200 == len(waits)
@@ -154,7 +161,9 @@ async def test_jitter_moves_the_delay_either_way(bench: Bench) -> None:
         ({"initial": 1, "factor": 2, "max": 0, "jitter": 0}, 1, 0.0),
     ],
 )
-async def test_backoff_never_overflows(bench: Bench, retry: dict[str, float] | None, failures: int, expected: float) -> None:
+async def test_backoff_never_overflows(
+    bench: Bench, retry: dict[str, float] | None, failures: int, expected: float
+) -> None:
     text = None if retry is None else json.dumps(retry)
     found = await bench.raw.fetchval("select rhythm.backoff($1::text::jsonb, $2)", text, failures)
 
@@ -229,7 +238,9 @@ async def test_payloads_come_back_as_they_went_in(any_bench: Bench) -> None:
     id_ = await any_bench.start(inputs=inputs)
     claim = await worker.claim_one()
     await worker.complete(claim, payload=output)
-    row = await any_bench.raw.fetchrow("select inputs::text, output::text from rhythm.executions_view where id = $1", id_)
+    row = await any_bench.raw.fetchrow(
+        "select inputs::text, output::text from rhythm.executions_view where id = $1", id_
+    )
     assert row is not None
 
     assert inputs == claim.inputs
@@ -332,7 +343,12 @@ async def test_figures_of_queues_and_workers(bench: Bench) -> None:
         default.oldest_pending_seconds,
     )
     assert (0, None) == (empty.pending, empty.oldest_pending_seconds)
-    assert (["default", "empty"], ["work"], 1, 5.0) == (found.queues, found.tasks, found.running, found.seen_seconds_ago)
+    assert (["default", "empty"], ["work"], 1, 5.0) == (
+        found.queues,
+        found.tasks,
+        found.running,
+        found.seen_seconds_ago,
+    )
 
 
 async def test_whether_a_live_worker_could_run_it(bench: Bench) -> None:

@@ -33,7 +33,9 @@ async def test_an_unknown_name_is_accepted_visible_and_runs_once_it_is_registere
 
 async def test_options_given_at_the_start_outlive_the_parking(bench: Bench) -> None:
     await bench.start("charge", queue="mine", priority=9, retries=0, timeout_seconds=5, delay_seconds=10)
-    worker = await bench.worker(TaskRegistration("charge", queue="orders", retries=2, timeout_seconds=1), queues=["mine"])
+    worker = await bench.worker(
+        TaskRegistration("charge", queue="orders", retries=2, timeout_seconds=1), queues=["mine"]
+    )
     early = await worker.claim()
     await bench.pass_time(10)
     await bench.store.maintain(worker.incarnation)

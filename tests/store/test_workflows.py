@@ -13,6 +13,7 @@ import pytest
 
 from rhythm.errors import ExecutionFinished, ExecutionNotFound, InvalidInput, SignalRefused
 from rhythm.model import Claim, NewTimer, TaskOutcome, new_id
+from rhythm.store.marshal import EXCHANGE, exchange_arguments, exchange_result
 from tests.store.bench import BEGINNING, ERROR, OK, Bench, Worker, child, continuation, end, group, suspend, timer
 
 
@@ -180,7 +181,9 @@ async def test_a_delivery_that_waits_for_the_lock_of_a_commit_wakes(bench: Bench
 
 
 @pytest.mark.parametrize("groups", [(), [group("last", 1, 2)]])
-async def test_a_commit_that_waits_for_the_lock_of_a_delivery_sees_it(bench: Bench, worker: Worker, groups: Any) -> None:
+async def test_a_commit_that_waits_for_the_lock_of_a_delivery_sees_it(
+    bench: Bench, worker: Worker, groups: Any
+) -> None:
     """By hand: the delivery is inserted by a transaction that ends while the commit waits for its lock."""
     id_ = await begin(bench, worker, children=[child(1), child(2)])
     tasks = await worker.claim(workflows=0)
@@ -191,7 +194,9 @@ async def test_a_commit_that_waits_for_the_lock_of_a_delivery_sees_it(bench: Ben
         await other.execute("select rhythm.lock_workflows(array[$1::uuid])", id_)
         kinds: list[Any] = [[id_], [1], [tasks[1].operation], [tasks[1].id], None, None, [10]]
         await other.execute("select rhythm.deliver($1, $2, $3, $4, $5, $6, $7)", *kinds)
-        await other.execute("insert into rhythm.outcomes values ($1, null, now(), 1, 0, 1, null, '\\x0131')", tasks[1].id)
+        await other.execute(
+            "insert into rhythm.outcomes values ($1, null, now(), 1, 0, 1, null, '\\x0131')", tasks[1].id
+        )
         await other.execute("delete from rhythm.claims where id = $1", retokened[tasks[1].id] >> 9)
         fields = {"outstanding": 1, "wake_groups": [group("last", tasks[1].operation or 0)] if groups else ()}
         commit = asyncio.create_task(worker.commit(suspend(claim, **fields)))
@@ -205,7 +210,7 @@ async def test_a_commit_that_waits_for_the_lock_of_a_delivery_sees_it(bench: Ben
 
 async def waiting_for_locks(bench: Bench, count: int) -> None:
     query = "select count(*) from pg_stat_activity where datname = current_database() and wait_event_type = 'Lock'"
-    while await bench.raw.fetchval(query) < count:
+    while await bench.raw.fetchval(query) < count:  # noqa: ASYNC110 - the database has no event to wait for
         await asyncio.sleep(0)
 
 
@@ -495,7 +500,9 @@ async def test_children_outlive_a_parent_that_does_not_wait(bench: Bench, worker
     assert 0 == await bench.count("timers")
 
 
-async def test_a_child_workflow_delivers_its_outcome_and_a_grandchild_knows_its_root(bench: Bench, worker: Worker) -> None:
+async def test_a_child_workflow_delivers_its_outcome_and_a_grandchild_knows_its_root(
+    bench: Bench, worker: Worker
+) -> None:
     root = await begin(bench, worker, children=[child(1, "order", "workflow")])
     middle = await worker.claim_one()
     call = child(1)
@@ -537,7 +544,9 @@ async def test_children_take_options_and_what_is_not_given_from_the_registration
     assert 1 == await bench.count("later")
 
 
-async def test_an_uncatchable_ending_keeps_the_last_snapshot_and_what_it_has_not_read(bench: Bench, worker: Worker) -> None:
+async def test_an_uncatchable_ending_keeps_the_last_snapshot_and_what_it_has_not_read(
+    bench: Bench, worker: Worker
+) -> None:
     id_ = await begin(bench, worker, snapshot=b"kept", children=[child(1)])
     await worker.complete(await worker.claim_one())
     claim = await worker.claim_one()
@@ -681,7 +690,9 @@ async def test_where_a_workflow_stands_can_be_asked(bench: Bench, worker: Worker
     id_ = await begin(bench, worker, snapshot=b"x" * 5000, standing=Standing(7, "\ud83d\ude00 inner", awaiting))
     found = await bench.store.snapshot(id_)
     assert found is not None
-    row = await bench.raw.fetchrow("select line, function, awaiting::text from rhythm.executions_view where id = $1", id_)
+    row = await bench.raw.fetchrow(
+        "select line, function, awaiting::text from rhythm.executions_view where id = $1", id_
+    )
     assert row is not None
 
     assert (b"x" * 5000, 7, "\U0001f600 inner", awaiting) == (
@@ -689,3 +700,64 @@ async def test_where_a_workflow_stands_can_be_asked(bench: Bench, worker: Worker
     )  # fmt: skip
     assert (7, awaiting.decode()) == (row["line"], row["awaiting"])
     assert [id_] == [info.id for info in await bench.store.list(status="suspended", kind="workflow")]
+
+
+# Plans
+
+
+async def pages_of(bench: Bench, worker: Worker, **said: Any) -> tuple[int, list[Claim]]:
+    """Pages that one exchange reads, whatever its time; and what it claimed."""
+    query = (
+        "select sum(heap_blks_read + heap_blks_hit + idx_blks_read + idx_blks_hit)::bigint from pg_statio_user_tables"
+    )
+    request = worker.request(**said)
+    await bench.raw.execute("select pg_stat_clear_snapshot()")
+    before = await bench.raw.fetchval(query)
+    async with bench.store._database.transaction() as connection:
+        row = await connection.fetchrow(EXCHANGE, *exchange_arguments(request))
+        await connection.execute("select pg_stat_force_next_flush()")
+    await bench.raw.execute("select pg_stat_clear_snapshot()")
+    pages: int = await bench.raw.fetchval(query) - before
+    await bench.store._know(row)
+    store = bench.store
+    result = exchange_result(row, request, store._names.__getitem__, store._queues.__getitem__)
+    assert frozenset() == result.refused
+    return pages, result.claims
+
+
+@pytest.mark.parametrize("analyzed", ["never", "empty", "full"])
+@pytest.mark.parametrize("in_place", [False, True])
+async def test_the_pages_of_a_step_grow_with_the_batch_only(
+    bench: Bench, worker: Worker, analyzed: str, in_place: bool
+) -> None:
+    """Whatever the statistics say: a table believed to be empty must not be read once per row."""
+    if analyzed == "empty":
+        await bench.raw.execute("vacuum analyze")
+    few, many = 20, 200
+    await bench.start_many(few + many, "order")
+    groups = [] if in_place else [group("last", 1)]
+    read: dict[str, list[int]] = {"begin": [], "first": [], "task": [], "outcome": [], "workflow": [], "commit": []}
+    for size in (few, many):
+        pages, flows = await pages_of(bench, worker, workflow_limit=size)
+        read["begin"].append(pages)
+        commits = [suspend(c, children=[child(1)], wake_groups=groups) for c in flows]
+        pages, _ = await pages_of(bench, worker, workflow_commits=commits)
+        read["first"].append(pages)
+    if analyzed == "full":
+        await bench.raw.execute("vacuum analyze")
+    for size in (few, many):
+        pages, tasks = await pages_of(bench, worker, task_limit=size, parents=in_place)
+        read["task"].append(pages)
+        steps = [continuation(c, children=[child(2)]) for c in tasks if in_place]
+        outcomes = [TaskOutcome(c.token, c.id, "completed", OK) for c in tasks]
+        pages, _ = await pages_of(bench, worker, task_outcomes=outcomes, continuations=steps)
+        read["outcome"].append(pages)
+        if not in_place:
+            pages, flows = await pages_of(bench, worker, workflow_limit=size)
+            assert size == len(flows)
+            read["workflow"].append(pages)
+            commits = [suspend(c, children=[child(3, "later on")]) for c in flows]
+            pages, _ = await pages_of(bench, worker, workflow_commits=commits)
+            read["commit"].append(pages)
+
+    assert [] == [(what, pages) for what, pages in read.items() if pages and pages[1] > 15 * pages[0]]

@@ -17,7 +17,7 @@ from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from typing import Any, Protocol
-from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
+from urllib.parse import parse_qsl, urlencode, urlsplit
 
 import asyncpg
 
@@ -73,7 +73,7 @@ class Backoff:
     def next_seconds(self) -> float:
         """How long to wait now."""
         delay, self._next = self._next, min(self._next * 2, self._max)
-        return delay * random.uniform(0.5, 1.0)  # noqa: S311 - spreads load, guards nothing
+        return delay * random.uniform(0.5, 1.0)
 
 
 def mask_url(url: str) -> str:
@@ -84,7 +84,7 @@ def mask_url(url: str) -> str:
         user = parts.netloc.rpartition("@")[0].partition(":")
         netloc = f"{user[0]}{':***' if user[1] else ''}@{host}" if user[0] else host
         query = urlencode([(k, "***" if "password" in k.lower() else v) for k, v in parse_qsl(parts.query)], safe="*/")
-        return urlunsplit((parts.scheme, netloc, parts.path, query, ""))
+        return f"{parts.scheme}://{netloc}{parts.path}{'?' if query else ''}{query}"
     except ValueError:
         return "(a URL that cannot be read)"
 
@@ -149,7 +149,7 @@ class Pool:
         self._closed = False
 
     async def acquire(self) -> asyncpg.Connection:
-        """A connection, to be given back with `release`. Raises what connecting raises, TimeoutError, InterfaceError."""
+        """A connection, to be given back with `release`. Raises what connecting does, TimeoutError, InterfaceError."""
         while True:
             if self._closed:
                 raise asyncpg.InterfaceError("the pool is closed")
@@ -292,7 +292,7 @@ class Database:
                     return await getattr(connection, method)(query, *arguments)
             except Exception as error:
                 if repeat < REPEATS_MAX and getattr(error, "sqlstate", None) in _PASSING:
-                    await asyncio.sleep(random.uniform(0.0, 0.02 * 2**repeat))  # noqa: S311 - spreads load
+                    await asyncio.sleep(random.uniform(0.0, 0.02 * 2**repeat))
                     continue
                 translated = translate(error, self.url)
                 if translated is None:

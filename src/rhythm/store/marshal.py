@@ -151,7 +151,12 @@ def commit_arguments(commits: Sequence[WorkflowCommit], reports: Reports) -> lis
         [c.unread_signals for c in commits],
         *_child_arguments([(i, child) for i, c in enumerate(commits, 1) for child in c.children]),
         *_columns(
-            [(i, t.operation, _seconds(t.delay_ms), _seconds(t.due_at_ms)) for i, c in enumerate(commits, 1) for t in c.timers], 4
+            [
+                (i, t.operation, _seconds(t.delay_ms), _seconds(t.due_at_ms))
+                for i, c in enumerate(commits, 1)
+                for t in c.timers
+            ],
+            4,
         ),
         *_columns([(i, operation) for i, c in enumerate(commits, 1) for operation in c.dropped_timers], 2),
         *_group_arguments(commits),
@@ -169,7 +174,9 @@ def _group_arguments(commits: Sequence[WorkflowCommit]) -> list[Any]:
         return [None] * 4
     first, rows = [1], []
     for commit in commits:
-        rows += [(_MODE_CODES[g.mode], ranges(g.operations), len(g.operations)) for g in commit.wake_groups if g.operations]
+        rows += [
+            (_MODE_CODES[g.mode], ranges(g.operations), len(g.operations)) for g in commit.wake_groups if g.operations
+        ]
         first.append(len(rows) + 1)
     return [first, *_columns(rows, 3)]
 

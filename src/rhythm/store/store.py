@@ -120,7 +120,7 @@ class Store:
     # Schema
 
     async def migrate(self) -> list[str]:
-        """Brings the schema up to date; returns the names of the steps applied. Safe to call from many places at once."""
+        """Brings the schema up to date; returns the names of the steps applied. Safe to call from many places."""
         async with self._database.transaction() as connection:
             return await migrations.migrate(connection)
 
@@ -364,9 +364,7 @@ class Store:
         if row is None:
             return None
         standing = Standing(row["line"], row["function"], unpack(row["awaiting"]))
-        return SnapshotInfo(
-            row["id"], row["version"], row["definition_id"], row["snapshot"], standing, row["taken_at"]
-        )
+        return SnapshotInfo(row["id"], row["version"], row["definition_id"], row["snapshot"], standing, row["taken_at"])
 
     async def queues(self) -> Sequence[QueueInfo]:
         """The figures of all queues."""

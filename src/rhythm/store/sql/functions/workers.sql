@@ -142,7 +142,7 @@ begin
 end $$;
 
 -- Ends a worker incarnation that has drained. What it still holds is taken over as if it had died.
--- Returns nothing; an incarnation that is not registered is no error.
+-- Returns nothing. Raises nothing: an incarnation that is not registered is no error.
 create or replace function rhythm.unregister_worker(p_incarnation uuid) returns void
 language plpgsql as $$
 begin
