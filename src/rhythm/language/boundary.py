@@ -22,7 +22,7 @@ from rhythm.errors import InvalidInput
 from rhythm.language.builtins.date import iso_text
 from rhythm.language.members import own_keys
 from rhythm.language.operators import describe
-from rhythm.language.tokens import to_units
+from rhythm.language.units import to_units
 from rhythm.language.values_map import JSIterator, JSMap, JSSet
 from rhythm.language.values_types import (
     UNDEFINED,

@@ -26,8 +26,8 @@ from rhythm.language.tokens import (
     TEMPLATE_MIDDLE,
     TEMPLATE_TAIL,
     Token,
-    to_units,
 )
+from rhythm.language.units import to_units
 
 _DIGITS = r"[0-9](?:_?[0-9])*"
 _TOKEN: Final = re.compile(
@@ -178,11 +178,7 @@ class _Lexer:
             if match is not None:
                 self.add(REGEX, match[0], start, match.end())
                 return match.end()
-        elif text == "<" and self.source.startswith("<!--", start):
-            end = self.line_end(start)
-            self.report.error("F220", "HTML comments are not supported", start, end, "comments begin with //")
-            return end
-        elif text == "--" and self.newline and self.source.startswith("-->", start):
+        elif (text == "<" and self.source.startswith("<!--", start)) or (text == "--" and self.newline and self.source.startswith("-->", start)):
             end = self.line_end(start)
             self.report.error("F220", "HTML comments are not supported", start, end, "comments begin with //")
             return end

@@ -763,7 +763,7 @@ _Link = nodes.MemberExpression
 
 
 def _units(text: str) -> str:
-    from rhythm.language.tokens import to_units
+    from rhythm.language.units import to_units
 
     return to_units(text)
 

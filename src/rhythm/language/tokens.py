@@ -1,12 +1,11 @@
 """Tokens of the flow language.
 
 Words are tokens of kind NAME, whether reserved or not: the parser knows where a word is a keyword. Values of strings
-and templates are UTF-16 code units (see ``to_units``).
+and templates are UTF-16 code units (see ``units``).
 """
 
 from __future__ import annotations
 
-import re
 from typing import Final
 
 NAME: Final = "name"
@@ -29,7 +28,6 @@ KEYWORDS: Final = frozenset(
 STRICT_RESERVED: Final = frozenset("implements interface let package private protected public static yield".split())
 RESERVED: Final = KEYWORDS | STRICT_RESERVED
 
-_ASTRAL = re.compile("[\U00010000-\U0010ffff]")
 
 
 class Token:
@@ -46,15 +44,3 @@ class Token:
 
     def __repr__(self) -> str:
         return f"<{self.kind} {self.value!r} {self.start}-{self.end}>"
-
-
-def to_units(text: str) -> str:
-    """The text with every astral character as its two surrogates."""
-    if _ASTRAL.search(text) is None:
-        return text
-    return _ASTRAL.sub(_split, text)
-
-
-def _split(match: re.Match[str]) -> str:
-    code = ord(match[0]) - 0x10000
-    return chr(0xD800 + (code >> 10)) + chr(0xDC00 + (code & 0x3FF))

@@ -12,7 +12,7 @@ from rhythm.language.builtins.support import callback, integer
 from rhythm.language.members import get_member, index_of, own_keys, own_value
 from rhythm.language.numbers import number_to_string
 from rhythm.language.operators import to_string, too_long
-from rhythm.language.tokens import to_units
+from rhythm.language.units import to_units
 from rhythm.language.values_types import (
     METHODS,
     OBJECT_TAGS,

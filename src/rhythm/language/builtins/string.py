@@ -9,7 +9,7 @@ from collections.abc import Callable
 from rhythm.language.builtins.support import callback, integer, relative, unsupported
 from rhythm.language.numbers import WHITESPACE, to_uint32
 from rhythm.language.operators import to_number, to_string, too_long
-from rhythm.language.tokens import to_units
+from rhythm.language.units import to_units
 from rhythm.language.values_types import (
     STRING_LENGTH_MAX,
     UNDEFINED,

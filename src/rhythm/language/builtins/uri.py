@@ -7,7 +7,7 @@ from typing import NoReturn
 
 from rhythm.language.builtins.string import join_surrogates
 from rhythm.language.operators import to_string, too_long
-from rhythm.language.tokens import to_units
+from rhythm.language.units import to_units
 from rhythm.language.values_types import STRING_LENGTH_MAX, UNDEFINED, Builtin, JSError, JSThrow, Value
 
 _UNESCAPED = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_.!~*'()"

@@ -1,0 +1,24 @@
+"""Text as the language sees it: UTF-16 code units.
+
+A string of the language is a Python string in which every character beyond U+FFFF stands as its two surrogates, so
+that lengths and indexes are JavaScript's. The front end and the run time both make such strings; neither knows
+the other, so what makes them is here.
+"""
+
+from __future__ import annotations
+
+import re
+
+_ASTRAL = re.compile("[\U00010000-\U0010ffff]")
+
+
+def to_units(text: str) -> str:
+    """The text with every astral character as its two surrogates."""
+    if _ASTRAL.search(text) is None:
+        return text
+    return _ASTRAL.sub(_split, text)
+
+
+def _split(match: re.Match[str]) -> str:
+    code = ord(match[0]) - 0x10000
+    return chr(0xD800 + (code >> 10)) + chr(0xDC00 + (code & 0x3FF))
