@@ -14,6 +14,10 @@ run. So nothing is guessed and nothing is sent twice.
 Data errors. If an exchange fails on data, its reports are sent in halves until the culprit stands alone; that one fails
 with OutcomeRefused, the others go through.
 
+Suspects. An execution that was lost before is claimed alone, by a worker that runs nothing else meanwhile, so that
+only the culprit can take a worker down. A worker that hears of one claims nothing until its hands are free, but not for
+long: what it holds may take hours, and others may be free sooner.
+
 Without a trusted heartbeat nothing is sent: others may have taken over. Tasks that can be cancelled are, and the worker
 starts afresh when the database answers again.
 """
@@ -54,6 +58,8 @@ IN_FLIGHT_MAX: Final = 2
 REPORTS_MAX: Final = 500  #: reports in one exchange
 WORKFLOWS_MAX: Final = 200  #: workflows claimed and not yet committed
 BATCH_SECONDS: Final = 0.1  #: a batch of tasks should not occupy the loop for longer
+CLEARING_SECONDS: Final = 5.0  #: how long a worker claims nothing to get its hands free for a suspect
+CLEARING_PAUSE_SECONDS: Final = 30.0  #: before it tries again, when what it holds takes longer
 BATCH_FIRST: Final = 32  #: tasks in the first claims; doubled while batches run through
 
 logger = logging.getLogger("rhythm.worker")
@@ -86,7 +92,6 @@ class Exchange:
         self,
         store: Store,
         incarnation: uuid.UUID,
-        heartbeat: Heartbeat,
         work: Work,
         *,
         queues: Sequence[int],
@@ -98,7 +103,7 @@ class Exchange:
     ) -> None:
         self.store = store
         self.incarnation = incarnation
-        self.heartbeat = heartbeat
+        self.heartbeat: Heartbeat  # set before run(): it wants to know when the exchange last turned
         self.work = work
         self.queues = queues
         self.names = names
@@ -120,6 +125,9 @@ class Exchange:
         self._claims_in_flight = 0
         self._look = True  # something may be there to claim
         self._dead = False
+        self._clearing_until = 0.0  # claims nothing until then, for a suspect's sake
+        self._clear_again_at = 0.0
+        self._suspects_held = 0
         self._backoff = Backoff()
 
     # --- from the rest of the worker ---
@@ -186,12 +194,20 @@ class Exchange:
         reports = self._sendable()
         backs = self._returnable(reports)
         tasks, workflows = self._wanted()
-        claims = (tasks > 0 or workflows > 0) and self._look and not (self._claims_in_flight and not reports)
+        # a report may have made something claimable: the next step of a workflow, a retry
+        look = self._look or bool(reports)
+        claims = (tasks > 0 or workflows > 0) and look and not (self._claims_in_flight and not reports)
         if not (reports or backs or claims):
             return False
         if not claims:
             tasks = workflows = 0
-        flight = asyncio.create_task(self._fly(reports, backs, tasks, workflows), name="rhythm-exchange")
+        # Noted here and not when the task begins: the next look must already see it.
+        batches = {report.held.batch for report in reports} | {held.batch for held in backs}
+        self._splitting |= batches
+        if claims:
+            self._claims_in_flight += 1
+            self._look = False
+        flight = asyncio.create_task(self._fly(reports, backs, batches, tasks, workflows), name="rhythm-exchange")
         self._flights.add(flight)
         flight.add_done_callback(self._landed)
         return True
@@ -204,7 +220,7 @@ class Exchange:
             self._uncertain = True
 
     def _wanted(self) -> tuple[int, int]:
-        if not self.claiming:
+        if not self.claiming or self._suspects_held or not self._hands_free():
             return 0, 0
         limit = min(self.batch, CLAIM_COUNT_MAX)
         seconds = self.work.task_seconds()
@@ -213,6 +229,17 @@ class Exchange:
         tasks = min(limit, self.work.free_tasks()) if self.names else 0
         workflows = min(WORKFLOWS_MAX - self.workflows_out, limit)
         return max(tasks, 0), max(workflows, 0)
+
+    def _hands_free(self) -> bool:
+        """False while this worker waits for what it holds to end, to be able to take a suspect."""
+        if not self._clearing_until:
+            return True
+        if self.held or self._flights:
+            if time.monotonic() < self._clearing_until:
+                return False
+            self._clear_again_at = time.monotonic() + CLEARING_PAUSE_SECONDS
+        self._clearing_until = 0.0
+        return True
 
     def _sendable(self) -> list[Report]:
         """Takes the reports that may be sent now: not those of a batch that is being split."""
@@ -236,13 +263,9 @@ class Exchange:
 
     # --- one exchange ---
 
-    async def _fly(self, reports: list[Report], backs: list[Held], tasks: int, workflows: int) -> None:
-        asks = tasks > 0 or workflows > 0
-        batches = {report.held.batch for report in reports} | {held.batch for held in backs}
-        self._splitting |= batches
-        if asks:
-            self._claims_in_flight += 1
-            self._look = False
+    async def _fly(
+        self, reports: list[Report], backs: list[Held], batches: set[int], tasks: int, workflows: int
+    ) -> None:
         try:
             await self._send(reports, backs, tasks, workflows)
         except (DatabaseUnavailable, asyncio.CancelledError) as error:
@@ -256,7 +279,7 @@ class Exchange:
             self._dead = True
         finally:
             self._splitting -= batches
-            if asks:
+            if tasks or workflows:
                 self._claims_in_flight -= 1
 
     async def _send(self, reports: list[Report], backs: list[Held], tasks: int, workflows: int) -> None:
@@ -308,6 +331,7 @@ class Exchange:
             workflow_limit=workflows,
             alone=alone,
             idle=(tasks > 0 or workflows > 0) and not self.held.keys() - {r.held.claim.id for r in reports},
+            parents=tasks > 0,
         )
 
     def _settle(self, result: ExchangeResult, reports: Sequence[Report], backs: Sequence[Held]) -> None:
@@ -337,8 +361,12 @@ class Exchange:
             self.signals.reported.set()
 
     def _drop(self, held: Held) -> None:
-        if self.held.pop(held.claim.id, None) is not None and held.claim.kind == "workflow":
+        if self.held.pop(held.claim.id, None) is None:
+            return
+        if held.claim.kind == "workflow":
             self.workflows_out -= 1
+        if held.claim.lost:
+            self._suspects_held -= 1
 
     def _take(self, result: ExchangeResult, tasks: int, workflows: int) -> None:
         claims = result.claims
@@ -351,10 +379,14 @@ class Exchange:
             full = sum(1 for claim in claims if claim.kind == "task") >= tasks > 0
             if full:
                 self.batch = min(self.batch * 2, CLAIM_COUNT_MAX)
-        elif result.check_again or (result.suspects_waiting and self.is_idle):
+        elif result.check_again:
             self._look = True
         elif tasks or workflows:
             self.signals.idle.set()
+        now = time.monotonic()
+        if result.suspects_waiting and not self._clearing_until and now >= self._clear_again_at:
+            self._clearing_until = now + CLEARING_SECONDS
+            self._look = True
         self._wake.set()
 
     def _hold(self, claims: Sequence[Claim]) -> None:
@@ -364,6 +396,8 @@ class Exchange:
             self.held[claim.id] = held
             if claim.kind == "workflow":
                 self.workflows_out += 1
+            if claim.lost:
+                self._suspects_held += 1
             taken.append(held)
         self.work.accept(taken)
 
@@ -402,8 +436,10 @@ class Exchange:
         await asyncio.gather(*self._flights, return_exceptions=True)
         self.reports.clear()
         self.hand_backs.clear()
+        for held in self.held.values():
+            held.abandoned = True
         self.held.clear()
-        self.workflows_out = 0
+        self.workflows_out = self._suspects_held = 0
         while not self.heartbeat.is_trusted and not self._dead:
             self.turned_at = time.monotonic()
             await asyncio.sleep(self.heartbeat.interval / 4)

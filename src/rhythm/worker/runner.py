@@ -195,7 +195,7 @@ class TaskRunner:
                 self._failed(held, task, self._timeout(held), True, kind="timeout")
             elif held.cancel_asked:
                 self._cancelled(held)
-            elif self._stopped:
+            elif self._stopped or held.abandoned:
                 raise  # the worker lets go; whoever takes over runs it again
             else:
                 self._failed(held, task, TaskCancelled("the task cancelled itself"), True)

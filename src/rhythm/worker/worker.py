@@ -64,7 +64,7 @@ class Worker(Work):
         if config is None:
             config = load(options | ({"database_url": database_url} if database_url else {}))
         self.config = config
-        self.database_url = database_url
+        self.database_url: str | None = database_url
         self.tasks = {task.name: task for task in (REGISTRY if tasks is None else tasks)}
         self.workflows = workflows
         self.activation_budget = activation_budget
@@ -132,20 +132,9 @@ class Worker(Work):
             on_stuck=self._stuck,
             fail_point=self.fail_point,
         )
-        heartbeat = Heartbeat(
-            url,
-            self.incarnation,
-            pooler=config.pooler,
-            heartbeat_timeout=config.heartbeat_timeout,
-            stall_timeout=config.stall_timeout,
-            turned_at=lambda: exchange.turned_at,
-            on_cancel=self._cancel_wanted,
-            on_dead=lambda: exchange.declared_dead(),
-        )
         exchange = self._exchange = Exchange(
             store,
             self.incarnation,
-            heartbeat,
             self,
             queues=list(registered.queues.values()),
             names=list(registered.names.values()),
@@ -153,6 +142,16 @@ class Worker(Work):
             signals=self.signals,
             fail_point=self.fail_point,
             on_cut_off=self._give_up,
+        )
+        heartbeat = exchange.heartbeat = Heartbeat(
+            url,
+            self.incarnation,
+            pooler=config.pooler,
+            heartbeat_timeout=config.heartbeat_timeout,
+            stall_timeout=config.stall_timeout,
+            turned_at=lambda: exchange.turned_at,
+            on_cancel=self._cancel_wanted,
+            on_dead=exchange.declared_dead,
         )
         maintenance = self._maintenance = Maintenance(
             store, self.incarnation, poll_interval=config.poll_interval, on_moved=exchange.hint
