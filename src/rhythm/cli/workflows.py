@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import json
 from collections.abc import Awaitable, Callable, Sequence
 from enum import StrEnum
 from pathlib import Path
@@ -103,7 +104,8 @@ def evaluate(
 
     if output.show_diagnostics(_errors(check_source(source, path)), {path: source}, as_json=as_json):
         raise typer.Exit(output.USAGE)
-    outcome = _evaluate(source, given, {name: _callable(task) for name, task in REGISTRY.as_dict().items()}, snapshot)
+    tasks = {name: _callable(task) for name, task in REGISTRY.as_dict().items()}
+    outcome = _evaluate(Path(file).stem, source, given, tasks, snapshot)
     if outcome.error is None:
         value = outcome.result
         if as_json:
@@ -112,22 +114,21 @@ def evaluate(
             output.value_line(value)
         return
     error = outcome.error
-    thrown = hasattr(error, "thrown") and getattr(error, "name", None) is None
-    if as_json:
-        output.json_line(
-            {"thrown": error.thrown} if thrown else {"error": {"name": error.name, "message": error.message}}
-        )
-    elif thrown:
-        output.message(f"threw {error.thrown!r}")
+    if as_json and error.has_thrown:
+        output.json_line({"thrown": error.thrown})
+    elif as_json:
+        output.json_line({"error": {"name": error.name, "message": error.message}})
+    elif error.has_thrown:
+        output.message(f"threw {json.dumps(error.thrown)}")
     else:
-        output.message(getattr(error, "stack", None) or f"{error.name}: {error.message}")
+        output.message(error.stack or f"{error.name}: {error.message}")
     raise typer.Exit(output.FAILED)
 
 
-def _evaluate(source: str, inputs: Any, tasks: dict[str, Any], snapshot: Snapshot) -> Outcome:
+def _evaluate(name: str, source: str, inputs: Any, tasks: dict[str, Any], snapshot: Snapshot) -> Outcome:
     from rhythm.testing import evaluate as evaluate_in_memory
 
-    return evaluate_in_memory(source, inputs=inputs, tasks=tasks, snapshot=snapshot.value)
+    return evaluate_in_memory(source, inputs=inputs, tasks=tasks, snapshot=snapshot.value, ctx={"name": name})
 
 
 def _callable(task: Task[..., Any]) -> Callable[[Any], Awaitable[Any]]:
