@@ -2,7 +2,8 @@
 #
 #   make run       the main job on the embedded database (needs Python 3.11+ with venv)
 #   make test      all tests (also needs Node 20+)
-#   make lint      ruff: rules and formatting; then the import contracts
+#   make lint      ruff: rules and formatting
+#   make imports   who may import whom, as architecture has it
 #   make types     mypy --strict on src/
 #   make format    rewrites the files as `make lint` wants them
 #   make bench     measures this machine
@@ -16,7 +17,7 @@ BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
 TEST_PROCESSES ?= 2
 
-.PHONY: help run test lint types format bench clean check-node
+.PHONY: help run test lint imports types format bench clean check-node
 
 help:
 	@sed -n 's/^#   \(make .*\)/\1/p' Makefile
@@ -30,6 +31,8 @@ test: check-node $(STAMP)
 lint: $(STAMP)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+
+imports: $(STAMP)
 	$(BIN)/lint-imports
 
 types: $(STAMP)
