@@ -14,6 +14,7 @@
 -- Claims at most p_task_limit tasks of the given names and p_workflow_limit workflows, 4 MiB each kind, at most 500.
 -- p_alone: this worker holds nothing and has no other exchange under way. p_idle: it will sleep if it gets nothing.
 -- p_parents: suspended parents that a claimed task may continue come along.
+-- o_check_again: it just fell asleep, or left behind something that it made claimable itself: exchange once more.
 -- Raises RH002 when the incarnation is not registered or has been declared dead; nothing is done then.
 create or replace function rhythm.exchange(
   p_incarnation uuid,
@@ -123,6 +124,9 @@ begin
   o_check_again := rhythm.set_idle(p_incarnation, p_queues, p_idle and t_ids is null and w_ids is null);
   if v_queues is not null and exists (select from rhythm.ready r where r.queue_id = any(v_queues)) then
     perform rhythm.notify_idle(v_queues);
+    o_check_again := o_check_again or exists (
+      select from rhythm.ready r
+        where r.queue_id = any(v_queues) and r.queue_id = any(p_queues) and r.name_id = any(p_names || 0));
   end if;
 end $$;
 
@@ -204,13 +208,14 @@ begin
   if p_commit_ids is not null then
     with commits as (
       select u.position, u.id, p_ids[u.child] as child, u.report is null as continuation, u.version, u.seen,
+             row_number() over (partition by u.id order by u.position) as turn,
              -- both are sorted, and the same but for refused ones
              case when v_rows[coalesce(u.report, u.child)] = coalesce(u.report, u.child) then coalesce(u.report, u.child)
                   else array_position(v_rows, coalesce(u.report, u.child)) end as slot
         from unnest(p_commit_ids, p_commit_report, p_commit_child, p_versions, p_seen) with ordinality
           u(id, report, child, version, seen, position)),
     judged as (
-      select c.*, c.slot is not null and (not c.continuation or v_parents[c.slot] = c.id
+      select c.*, c.slot is not null and c.turn = 1 and (not c.continuation or v_parents[c.slot] = c.id
                and p_actions[v_rows[c.slot]] in (1, 3, 4) and exists (
                select from rhythm.waits w where w.id = c.id and w.suspended and w.version = c.version
                  and w.next_number = c.seen and w.next_number - 1 = w.seen_through)) as take

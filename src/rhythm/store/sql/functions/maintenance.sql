@@ -32,6 +32,9 @@ begin
     if p_retention_seconds is not null then
       o_more := o_more or rhythm.prune(rhythm.time_after(v_now, -p_retention_seconds), v_limit) >= v_limit;
     end if;
+    if o_more then -- whoever comes next goes on at once
+      update rhythm.maintenance m set last_at = '-infinity';
+    end if;
   end if;
   v_count := rhythm.fire_timers(v_now, v_limit);
   o_moved := o_moved + v_count;

@@ -79,7 +79,9 @@ begin
   end if;
   if p_cancel_commit is not null then
     o_queues := o_queues || rhythm.cancel_many(p_now, array(
-      select u.id from unnest(p_cancel_commit, p_cancel_ids) u(commit, id) where v_taken[u.commit]));
+      select u.id from unnest(p_cancel_commit, p_cancel_ids) u(commit, id)
+        cross join lateral (select e.parent_id from rhythm.executions e where e.id = u.id offset 0) e
+        where v_taken[u.commit] and e.parent_id = p_ids[u.commit]));
   end if;
 
   -- A later statement than the ones that locked and wrote: everything delivered so far is seen here.
