@@ -94,7 +94,8 @@ HOLES: Final = 20  # length
 #: tag -> number of fields; with the grammar above the fingerprint of the format.
 TAGS: Final = {
     OBJECT: 1, ARRAY: 1, CELL: 1, CLOSURE: 2, FRAME: 5, PROMISE: 4, THEN: 3, ADOPT: 1, COMBINATOR: 5, ELEMENT: 2,
-    RESOLVERS: 2, RESOLVING: 2, FINALLY: 2, PASS: 2, MAP: 1, SET: 1, ITERATOR: 3, DATE: 1, ERROR: 3, BUILTIN: 1, HOLES: 1,
+    RESOLVERS: 2, RESOLVING: 2, FINALLY: 2, PASS: 2, MAP: 1, SET: 1, ITERATOR: 3, DATE: 1, ERROR: 3, BUILTIN: 1,
+    HOLES: 1,
 }  # fmt: skip
 _ROOT_FIELDS: Final = 9
 _OPERATION_FIELDS: Final = 10
@@ -193,14 +194,14 @@ class _Writer:
         root_place = self.place(root)
         operations = [
             [
-                o.number, o.kind, self.text(o.name), o.child_id, o.since_ms, o.due_at_ms, o.on_cancel, o.can_cancel, o.asked,
-                self.place(o.promise),
+                o.number, o.kind, self.text(o.name), o.child_id, float(o.since_ms), o.due_at_ms, o.on_cancel, o.can_cancel,
+                o.asked, self.place(o.promise),
             ]
             for o in realm.operations.values()
         ]  # fmt: skip
         heap: list[Any] = []
-        for item in self.order:  # grows while it is walked
-            heap.append(self.entry(item))
+        for item in self.order:
+            heap.append(self.entry(item))  # noqa: PERF401  (the order grows while it is walked)
         unread = [[self.text(name), payload] for name, payload in realm.unread]
         digest = bytes.fromhex(self.instance.program.hash[:32])
         return [VERSION, digest, realm.next_number, realm.cancelled, ctx, root_place, operations, unread, heap]
@@ -250,9 +251,7 @@ class _Writer:
     def mapping(self, value: dict[str, Value], depth: int) -> dict[Any, Any]:
         if self.careful:
             return {self.text(key): self.value(item, depth) for key, item in value.items()}
-        return {
-            key: item if item.__class__ in _ATOMS else self.value(item, depth) for key, item in value.items()
-        }
+        return {key: item if item.__class__ in _ATOMS else self.value(item, depth) for key, item in value.items()}
 
     def sequence(self, value: list[Value], depth: int) -> list[Any]:
         if self.careful:
@@ -285,7 +284,8 @@ class _Writer:
     def frame(self, frame: Frame) -> list[Any]:
         layout = layout_of(self.instance.program, frame.function_id, frame.await_id)
         slots = [
-            self.cell(value) if is_cell else self.value(value, 0) for value, is_cell in zip(frame.slots, layout, strict=True)
+            self.cell(value) if is_cell else self.value(value, 0)
+            for value, is_cell in zip(frame.slots, layout, strict=True)
         ]
         cells = [self.cell(cell) for cell in frame.cells]
         return [FRAME, frame.function_id, frame.await_id, slots, cells, self.place(frame.promise)]
@@ -339,7 +339,8 @@ _ENTRIES: Final[dict[type, Callable[[_Writer, Any], list[Any]]]] = {
     JSIterator: lambda w, r: [ITERATOR, r.kind, w.value(r.target, 0), r.position()],
     JSDate: lambda w, r: [DATE, r.ms],
     JSError: lambda w, r: [
-        ERROR, r.kind, w.mapping(r.props, 1), None if r.hidden == ERROR_HIDDEN else sorted(w.text(name) for name in r.hidden)
+        ERROR, r.kind, w.mapping(r.props, 1),
+        None if r.hidden == ERROR_HIDDEN else sorted(w.text(name) for name in r.hidden),
     ],
     Builtin: lambda w, r: [BUILTIN, r.name],
     BuiltinMethod: lambda w, r: [BUILTIN, r.name],
@@ -387,7 +388,16 @@ def decode(program: Program, data: bytes, realm: Realm) -> tuple[Instance, Promi
         raise SnapshotError(f"the snapshot has version {fields[0]!r:.20}; this release reads version {VERSION}")
     try:
         return _Reader(program, realm, fields).read()
-    except (IndexError, KeyError, TypeError, ValueError, AttributeError, AssertionError, OverflowError, RecursionError) as error:
+    except (
+        IndexError,
+        KeyError,
+        TypeError,
+        ValueError,
+        AttributeError,
+        AssertionError,
+        OverflowError,
+        RecursionError,
+    ) as error:
         raise SnapshotError(f"the snapshot is damaged: {type(error).__name__}: {error}") from None
 
 
@@ -419,7 +429,10 @@ class _Reader:
         closures = []
         for index, entry in enumerate(heap):
             tag = entry[0]
-            _check(entry.__class__ is list and tag.__class__ is int and TAGS.get(tag) == len(entry) - 1, "an entry is malformed")
+            _check(
+                entry.__class__ is list and tag.__class__ is int and TAGS.get(tag) == len(entry) - 1,
+                "an entry is malformed",
+            )
             self.tags.append(tag)
             if tag == CLOSURE:
                 closures.append(index)
@@ -597,7 +610,9 @@ def _fill_iterator(reader: _Reader, iterator: JSIterator, entry: list[Any]) -> N
     _, kind, target, position = entry
     _check(kind in ITERATOR_KINDS and position.__class__ is int and position >= -1, "an iterator")
     value = reader.value(target)
-    wanted = {"array": (list,), "string": (str,), "collection": (JSMap, JSSet), "hole": (EmptySlots,)}[kind.partition(" ")[0]]
+    wanted = {"array": (list,), "string": (str,), "collection": (JSMap, JSSet), "hole": (EmptySlots,)}[
+        kind.partition(" ")[0]
+    ]
     _check(value.__class__ in wanted, "an iterator's target")
     JSIterator.__init__(iterator, kind, value, position)
 
@@ -614,14 +629,14 @@ def _fill_array(reader: _Reader, target: list[Value], entry: list[Any]) -> None:
     target.extend([reader.value(item) for item in _typed(entry[1], list, "an array")])
 
 
-def _blank(kind: type) -> Callable[[_Reader], Any]:
-    return lambda reader: kind.__new__(kind)
+def _blank(kind: type[Any]) -> Callable[[_Reader], Any]:
+    return lambda reader: object.__new__(kind)
 
 
 #: Maps and sets are filled after everything they may hold as keys exists; keys are compared by identity.
 _FILLERS: Final[dict[int, Callable[[_Reader, Any, list[Any]], None]]] = {
-    OBJECT: _fill_object, ARRAY: _fill_array, CELL: _fill_cell, FRAME: _fill_frame, PROMISE: _fill_promise, THEN: _fill_then,
-    ADOPT: _fill_adopt, COMBINATOR: _fill_combinator, ELEMENT: _fill_element, RESOLVERS: _fill_resolvers,
+    OBJECT: _fill_object, ARRAY: _fill_array, CELL: _fill_cell, FRAME: _fill_frame, PROMISE: _fill_promise, THEN:
+    _fill_then, ADOPT: _fill_adopt, COMBINATOR: _fill_combinator, ELEMENT: _fill_element, RESOLVERS: _fill_resolvers,
     RESOLVING: _fill_resolving, FINALLY: _fill_finally, PASS: _fill_pass, MAP: _fill_map, SET: _fill_set,
     ITERATOR: _fill_iterator, ERROR: _fill_error,
 }  # fmt: skip

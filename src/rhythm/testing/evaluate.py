@@ -1,8 +1,8 @@
 """``evaluate``: runs a workflow in memory, in virtual time, with Python callables as its tasks.
 
-The same engine as in a worker, one delivery after the other. What is pending is kept in one list of events, each with the
-time it is due; when no microtask is left, the event with the smallest (due time, call order) settles and the clock jumps
-there. A timer is due after its duration, a task one millisecond after its call. Nothing waits in real time.
+The same engine as in a worker, one delivery after the other. What is pending is kept in one list of events, each with
+the time it is due; when no microtask is left, the event with the smallest (due time, call order) settles and the clock
+jumps there. A timer is due after its duration, a task one millisecond after its call. Nothing waits in real time.
 
 With ``snapshot="await"`` the state is written to bytes at every suspension, dropped, and read into a fresh interpreter.
 """
@@ -89,17 +89,19 @@ def evaluate(
 ) -> Outcome:
     """Runs a workflow in memory.
 
-    ``tasks`` maps names of tasks (and of child workflows) to plain or async callables, called with the inputs as keyword
-    arguments, or with the one raw value when declared with a single positional-only parameter. ``signals`` holds
-    (after, name, payload), ``after`` counted from the start, in seconds or as text. ``clock`` is where the virtual clock
-    begins: a datetime, or seconds since 1970; default now. ``ctx`` replaces fields of the workflow's ``ctx``.
+    ``tasks`` maps names of tasks (and of child workflows) to plain or async callables, called with the inputs as
+    keyword arguments, or with the one raw value when declared with a single positional-only parameter. ``signals``
+    holds (after, name, payload), ``after`` counted from the start, in seconds or as text. ``clock`` is where the
+    virtual clock begins: a datetime, or seconds since 1970; default now. ``ctx`` replaces fields of the workflow's
+    ``ctx``.
     Works with and without a running event loop. Raises CompileError, and InvalidInput for inputs JSON cannot hold.
     """
     if snapshot not in ("never", "await"):
         raise InvalidInput(f"snapshot {snapshot!r} is neither 'never' nor 'await'")
     definition = compile_workflow(source, "workflow.flow", str((ctx or {}).get("name", "workflow")))
     program = load_program(definition.ir_bytes, definition.hash)
-    begin_ms = time.time() * 1000 if clock is None else (clock.timestamp() if isinstance(clock, datetime) else clock) * 1000
+    begin = time.time() if clock is None else clock.timestamp() if isinstance(clock, datetime) else clock
+    begin_ms = float(begin) * 1000.0
     given = dict(ctx or {})
     start = StartInfo(
         execution_id=str(given.get("executionId", uuid.UUID(int=0))),
@@ -131,7 +133,9 @@ class _Evaluation:
         self.loop: asyncio.AbstractEventLoop | None = None
 
     def at(self, due_ms: float, delivery: Delivery) -> None:
-        heapq.heappush(self.events, (due_ms, next(self.order), delivery))
+        # Ties go by call order: operations are numbered in it, and signals are there before all calls.
+        order = next(self.order) - EVENTS_MAX if delivery.operation is None else delivery.operation
+        heapq.heappush(self.events, (due_ms, order, delivery))
 
     def run(self, start: StartInfo) -> Outcome:
         environment = Environment(lambda: self.now_ms, random.random, lambda: str(new_id()))
@@ -145,7 +149,9 @@ class _Evaluation:
                     return self.outcome(activation, suspensions)
                 suspensions += 1
                 delivery = self.next_delivery()
-                state: dict[str, Any] = {"snapshot": activation.snapshot} if self.by_bytes else {"live": activation.live}
+                state: dict[str, Any] = (
+                    {"snapshot": activation.snapshot} if self.by_bytes else {"live": activation.live}
+                )
                 activation = self.guarded(watchdog, (delivery,), environment=environment, **state)
         finally:
             watchdog.close()

@@ -1,0 +1,127 @@
+"""The corpus: every program runs straight, through a snapshot at every suspension, and under Node; all three agree.
+
+A file holds programs separated by lines of ``---``. A program says what it gives beside the line where it happens:
+``// expect: JSON``, ``// throws: Name: message`` or ``// thrown: JSON``; ``// signals: [[after, name, payload], …]`` sends
+signals. A program without ``workflow(`` is the body of one.
+"""
+
+from __future__ import annotations
+
+import functools
+import json
+import re
+import shutil
+import subprocess
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from rhythm.testing import Later, evaluate
+
+FOLDER = Path(__file__).parent / "corpus"
+ORACLE = Path(__file__).parent / "node_oracle.js"
+BEGIN_SECONDS = 1_700_000_000
+_EXPECTATION = re.compile(r"//\s*(expect|throws|thrown):\s*(.+)$", re.M)
+_SIGNALS = re.compile(r"//\s*signals:\s*(.+)$", re.M)
+_WORKFLOW = re.compile(r"^(async function )?workflow\s*\(", re.M)
+
+
+@dataclass(frozen=True)
+class Program:
+    place: str
+    source: str
+    kind: str
+    expected: Any
+    signals: list[Any]
+
+
+def _programs() -> list[Program]:
+    found = []
+    for path in sorted(FOLDER.glob("*.flows")):
+        line = 1
+        for chunk in re.split(r"^---\n", path.read_text(), flags=re.M):
+            place = f"{path.stem}:{line}"
+            line += chunk.count("\n") + 1
+            if not chunk.strip():
+                continue
+            says = _EXPECTATION.search(chunk)
+            assert says, f"{place} says nothing about what it gives"
+            expected = says[2].strip() if says[1] == "throws" else json.loads(says[2])
+            signals = _SIGNALS.search(chunk)
+            source = chunk if _WORKFLOW.search(chunk) else f"workflow(ctx, inputs) {{\n{chunk}\n}}"
+            found.append(Program(place, source, says[1], expected, json.loads(signals[1]) if signals else []))
+    return found
+
+
+PROGRAMS = _programs()
+
+
+class CardDeclined(Exception):
+    pass
+
+
+def echo(inputs: Any, /) -> Any:
+    return inputs
+
+
+def fail(message: str) -> None:
+    raise CardDeclined(message)
+
+
+def later(value: Any, delay: float) -> Later:
+    return Later(value=value, delay=delay / 1000)
+
+
+def later_fail(message: str, delay: float) -> Later:
+    return Later(error=CardDeclined(message), delay=delay / 1000)
+
+
+TASKS = {"echo": echo, "fail": fail, "later": later, "laterFail": later_fail}
+
+
+@functools.cache
+def node_results() -> list[dict[str, Any]]:
+    node = shutil.which("node")
+    assert node, "Node 20 is the judge of the language"
+    programs = [{"source": p.source, "signals": p.signals} for p in PROGRAMS]
+    done = subprocess.run(
+        [node, str(ORACLE)], input=json.dumps(programs), capture_output=True, text=True, timeout=120, env={"TZ": "UTC"}
+    )
+    assert done.returncode == 0, done.stderr
+    results: list[dict[str, Any]] = json.loads(done.stdout)
+    return results
+
+
+def said(program: Program) -> dict[str, Any]:
+    if program.kind == "expect":
+        return {"value": program.expected}
+    return {"error" if program.kind == "throws" else "thrown": program.expected}
+
+
+@pytest.mark.parametrize("mode", ["never", "await"])
+@pytest.mark.parametrize("program", PROGRAMS, ids=lambda program: program.place)
+def test_program_gives_what_it_says(program: Program, mode: Any) -> None:
+    signals = [
+        (after / 1000 if isinstance(after, int | float) else after, name, value)
+        for after, name, value in program.signals
+    ]
+
+    outcome = evaluate(program.source, tasks=TASKS, snapshot=mode, signals=signals, clock=BEGIN_SECONDS)
+
+    if outcome.error is None:
+        assert said(program) == {"value": outcome.result}
+    elif outcome.error.has_thrown:
+        assert said(program) == {"thrown": outcome.error.thrown}
+    else:
+        assert said(program) == {"error": f"{outcome.error.name}: {outcome.error.message}"}
+
+
+@pytest.mark.parametrize("number", range(len(PROGRAMS)), ids=lambda number: PROGRAMS[number].place)
+def test_node_gives_the_same(number: int) -> None:
+    result = node_results()[number]
+
+    assert said(PROGRAMS[number]) == {
+        key: value if key == "error" else json.loads(value) for key, value in result.items()
+    }
