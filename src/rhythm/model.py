@@ -347,7 +347,9 @@ class ExchangeResult:
     continued: frozenset[uuid.UUID]  #: parents whose continuation counted; the others were only woken
     retokened: dict[uuid.UUID, int]  #: unfinished members of a batch that was split: their new tokens
     suspects_waiting: bool  #: an execution lost before waits for a worker that is ``alone``
-    check_again: bool  #: just registered as idle: exchange once more before sleeping
+    #: It was just registered as idle, or its own reports made something claimable that was not claimed: exchange once
+    #: more before sleeping.
+    check_again: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -371,8 +373,8 @@ class MaintainResult:
 class HeldResult:
     """What an incarnation holds according to the database."""
 
-    tokens: dict[uuid.UUID, int]
-    claims: list[Claim]  #: those it said it does not know
+    tokens: dict[uuid.UUID, int]  #: of the claims it knows and still holds; it holds none of the others any more
+    claims: list[Claim]  #: what it holds beside those; an id may be one that it knew under an earlier claim
 
 
 @dataclass(frozen=True, slots=True)

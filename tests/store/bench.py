@@ -80,8 +80,9 @@ class Worker:
     async def heartbeat(self) -> frozenset[uuid.UUID]:
         return (await self.bench.store.heartbeat(self.incarnation)).cancels
 
-    async def held(self, known: Sequence[uuid.UUID] = ()) -> dict[uuid.UUID, int]:
-        return (await self.bench.store.held(self.incarnation, known)).tokens
+    async def held(self) -> dict[uuid.UUID, int]:
+        """The tokens of everything it holds."""
+        return {c.id: c.token for c in (await self.bench.store.held(self.incarnation)).claims}
 
 
 class Bench:

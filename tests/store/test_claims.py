@@ -148,12 +148,12 @@ async def test_an_exchange_whose_answer_was_lost_is_sent_again(bench: Bench) -> 
     )
     lost = await bench.store.exchange(request)  # committed, but the worker never saw the answer
     again = await bench.store.exchange(request)
-    held = await bench.store.held(worker.incarnation, [c.id for c in claims])
+    held = await bench.store.held(worker.incarnation, claims)
 
     assert {claims[0].id, claims[1].id} == again.refused
     assert ["completed"] * 2 == [await bench.status(c.id) for c in claims[:2]]
     assert [lost.claims[0].id] == [c.id for c in held.claims]
-    assert lost.claims[0].token == held.tokens[lost.claims[0].id]
+    assert lost.claims[0].token == held.claims[0].token
     assert lost.retokened[claims[2].id] == held.tokens[claims[2].id]
     await worker.complete(*held.claims)
 

@@ -12,7 +12,7 @@ import asyncpg
 import pytest
 
 from rhythm.errors import ExecutionFinished, ExecutionNotFound, InvalidInput, SignalRefused
-from rhythm.model import Claim, NewTimer, TaskOutcome, new_id
+from rhythm.model import Claim, NewChild, NewTimer, TaskOutcome, new_id
 from rhythm.store.marshal import EXCHANGE, exchange_arguments, exchange_result
 from tests.store.bench import BEGINNING, ERROR, OK, Bench, Worker, child, continuation, end, group, suspend, timer
 
@@ -144,8 +144,7 @@ async def test_commits_of_the_wrong_version_are_refused_and_do_nothing(bench: Be
 
     assert {id_} == result.refused
     assert 1 == await bench.count("executions")
-    # the report has ended the claim: repair what no correct worker does
-    await bench.raw.execute("select rhythm.make_ready(array[$1::uuid], array[0], array[0])", id_)
+    assert [(id_, 2)] == [(c.id, c.attempt) for c in await worker.claim()]
 
 
 async def test_two_steps_of_one_version_never_both_count(bench: Bench, worker: Worker) -> None:
@@ -377,6 +376,17 @@ async def test_timers_fire_at_their_time_never_early_and_once(bench: Bench, work
     assert never.next_due_seconds > 1e9
 
 
+async def test_deliveries_without_a_payload_are_not_passed_over(bench: Bench, worker: Worker) -> None:
+    id_ = await begin(bench, worker, timers=[timer(i, 1) for i in (1, 2, 3)])
+    await bench.pass_time(1)
+    await bench.store.maintain(worker.incarnation)
+    await bench.signal(id_)
+    claim = await worker.claim_one()
+
+    assert [1, 2, 3, 4] == [d.number for d in claim.deliveries]
+    assert [1, 2, 3, None] == [d.operation for d in claim.deliveries]
+
+
 async def test_a_dropped_timer_does_not_fire(bench: Bench, worker: Worker) -> None:
     id_ = await begin(bench, worker, timers=[timer(1, 5), timer(2, 5)])
     await bench.signal(id_)
@@ -562,23 +572,49 @@ async def test_an_uncatchable_ending_keeps_the_last_snapshot_and_what_it_has_not
 # Continuation in place
 
 
-async def test_a_sequential_step_is_one_exchange(bench: Bench, worker: Worker) -> None:
+@pytest.mark.parametrize("busy", [False, True])
+async def test_a_sequential_step_is_one_exchange(bench: Bench, worker: Worker, busy: bool) -> None:
+    """By rhythm.step when nothing else is claimable, else by rhythm.exchange: the same either way."""
+    calls: list[str] = []
+    fetchrow = bench.store._database.fetchrow
+
+    async def recorded(query: str, *arguments: Any) -> Any:
+        row = await fetchrow(query, *arguments)
+        calls.append(query.partition("(")[0])
+        return row
+
+    def call(step: int) -> NewChild:
+        return child(step, key=f"k{step}", timeout_seconds=2.5, retries=3)
+
     id_ = await begin(bench, worker, snapshot=b"s1", children=[child(1)])
     claim = await worker.claim_one(parents=True)
+    if busy:
+        await bench.start("work", priority=-100)
+    bench.store._database.fetchrow = recorded  # type: ignore[method-assign]  # listens only
     for step in range(2, 6):
         assert claim.parent is not None
         assert (id_, f"s{step - 1}".encode(), step - 1, step - 1) == (
             claim.parent.id, claim.parent.snapshot, claim.parent.version, claim.parent.next_number,
         )  # fmt: skip
-        following = continuation(claim, snapshot=f"s{step}".encode(), children=[child(step)])
+        following = continuation(claim, snapshot=f"s{step}".encode(), children=[call(step)])
         result = await worker.complete(claim, continuations=[following], task_limit=1, parents=True)
         assert ({id_}, frozenset()) == (result.continued, result.refused)
         (claim,) = result.claims
+        assert (1, 0, f"k{step}", 2.5, 3, id_, step) == (
+            claim.attempt, claim.lost, claim.key, claim.timeout_seconds, claim.retries, claim.parent_id,
+            claim.operation,
+        )  # fmt: skip
     result = await worker.complete(claim, continuations=[continuation(claim, outcome=True)])
     info = await bench.get(id_)
+    children = await bench.store.list(parent_id=id_)
 
     assert {id_} == result.continued
     assert "completed" == info.status
+    assert ["completed"] * 5 == [c.status for c in children]
+    assert {id_} == {c.root_id for c in children}
+    assert (0 if busy else 4) == calls.count("select * from rhythm.step") - calls.count(
+        "select * from rhythm.exchange"
+    ) + 1
     assert 0 == await bench.count("deliveries")
 
 

@@ -19,6 +19,7 @@ import asyncpg
 from rhythm.errors import InvalidInput
 from rhythm.model import (
     START_COUNT_MAX,
+    Claim,
     DefinitionInfo,
     ExchangeRequest,
     ExchangeResult,
@@ -241,9 +242,20 @@ class Store:
         row = await self._database.fetchrow("select * from rhythm.maintain($1::double precision)", retention_seconds)
         return MaintainResult(row["o_next_due"], row["o_moved"], row["o_reclaimed"], row["o_more"])
 
-    async def held(self, incarnation: uuid.UUID, known: Sequence[uuid.UUID] = ()) -> HeldResult:
-        """What the incarnation holds according to the database; claims are made of members not in ``known``."""
-        row = await self._database.fetchrow("select * from rhythm.held($1, $2)", incarnation, list(known))
+    async def held(self, incarnation: uuid.UUID, known: Sequence[Claim] = ()) -> HeldResult:
+        """What the incarnation holds according to the database, compared with what it believes to hold.
+
+        To be asked after an answer was lost. ``tokens`` has those of ``known`` that are still held; drop the others,
+        with all that was to be reported of them. ``claims`` are new, even where their id was known before: the lost
+        exchange may have taken in a report and claimed the same execution again.
+        """
+        row = await self._database.fetchrow(
+            "select * from rhythm.held($1, $2, $3, $4)",
+            incarnation,
+            [c.id for c in known],
+            [c.attempt for c in known],
+            [c.version for c in known],
+        )
         if row["m_ids"] is None:
             return HeldResult({}, [])
         await self._know(row)
@@ -269,7 +281,8 @@ class Store:
                 self._names.__getitem__,
                 self._queues.__getitem__,
             )
-        return HeldResult(dict(zip(ids, tokens, strict=True)), claims)
+        same = zip(ids, tokens, row["m_known"], strict=True)
+        return HeldResult({id_: token for id_, token, known_ in same if known_}, claims)
 
     async def hand_back(self, incarnation: uuid.UUID, members: Sequence[tuple[int, uuid.UUID]]) -> HeldResult:
         """Gives back members (token, id) that were not run, uncharged; those fenced before are passed over.

@@ -209,7 +209,7 @@ begin
          array_agg(t.payload)
     into d_index, d_numbers, d_kinds, d_operations, d_names, d_payloads
     from (select u.position, d.rank, d.number, d.kind, d.operation, d.name, coalesce(d.payload, o.payload) as payload,
-            sum(octet_length(coalesce(d.payload, o.payload))) over (order by u.position, d.number) as bytes
+            sum(coalesce(octet_length(coalesce(d.payload, o.payload)), 0)) over (order by u.position, d.number) as bytes
           from unnest(p_ids) with ordinality u(id, position)
           cross join lateral (select w.seen_through from rhythm.waits w where w.id = u.id offset 0) w
           cross join lateral (

@@ -262,12 +262,19 @@ begin
         p_child_retries, p_child_retry, p_child_timeouts, p_timer_commit, p_timer_operations,
         p_timer_delays, p_timer_due, p_drop_commit, p_drop_operations, p_group_first, p_group_modes, p_group_members,
         p_group_counts, p_cancel_commit, p_cancel_ids) c;
-    if v_refused <> '{}' then    -- a refused continuation is no refused report
-      o_refused := o_refused || array(
-        select u.id from unnest(p_commit_ids, p_commit_report) u(id, report)
-          where u.report is not null and u.id = any(v_refused));
-    end if;
     o_queues := o_queues || v_queues;
+    if v_refused <> '{}' then
+      -- A refused continuation is no refused report. What was held and is not at that version is a fault of the worker's
+      -- program: it is claimable again.
+      select o_refused || array_agg(u.id),
+             o_queues || rhythm.make_ready(array_agg(u.id) filter (where w.id is not null),
+               array_agg(u.attempts) filter (where w.id is not null), array_agg(u.lost) filter (where w.id is not null))
+        into o_refused, o_queues
+        from unnest(p_commit_ids, p_commit_report, v_take, v_commit_attempts, v_commit_lost)
+          u(id, report, take, attempts, lost)
+        left join lateral (select w.id from rhythm.waits w where w.id = u.id offset 0) w on u.take
+        where u.report is not null and u.id = any(v_refused);
+    end if;
   end if;
 end $$;
 
@@ -446,12 +453,13 @@ begin
   perform rhythm.notify_idle(v_queues);
 end $$;
 
--- What an incarnation holds, to be compared with what it believes to hold after an answer was lost.
--- Returns every member with its claim and position (511: single); members that are not in p_known are described as in
--- exchange (arrays t, x, w and d; t_members and w_members point into the member arrays). Raises nothing.
+-- What an incarnation holds, to be compared with what it believes to hold after an answer was lost. It is known by id,
+-- attempt and version (0 for tasks): what was reported, and claimed again since, is not what the worker knows.
+-- Returns every member with its claim and position (511: single), and whether it is known; the others are described as
+-- in exchange (arrays t, x, w and d; t_members and w_members point into the member arrays). Raises nothing.
 create or replace function rhythm.held(
-  p_incarnation uuid, p_known uuid[],
-  out m_ids uuid[], out m_claims bigint[], out m_positions integer[],
+  p_incarnation uuid, p_known uuid[], p_attempts integer[], p_versions integer[],
+  out m_ids uuid[], out m_claims bigint[], out m_positions integer[], out m_known boolean[],
   out t_members integer[], out t_attempts integer[], out t_lost integer[],
   out t_names integer[], out t_queues integer[], out t_inputs bytea[], out t_timeouts bigint[], out t_created double precision[],
   out t_extra integer[], out x_parents uuid[], out x_operations integer[], out x_keys text[], out x_tags text[],
@@ -469,11 +477,16 @@ declare
   v_tasks uuid[];
   v_workflows uuid[];
 begin
-  select array_agg(m.id), array_agg(m.claim), array_agg(m.position), array_agg(m.attempts), array_agg(m.lost)
-    into m_ids, m_claims, m_positions, v_attempts, v_lost
+  select array_agg(m.id), array_agg(m.claim), array_agg(m.position), array_agg(m.known), array_agg(m.attempts),
+         array_agg(m.lost)
+    into m_ids, m_claims, m_positions, m_known, v_attempts, v_lost
     from (select u.id, c.id as claim, case when c.single then 511 else u.position::integer - 1 end as position, u.attempts,
-            coalesce(u.lost, 0)::integer as lost
-          from rhythm.claims c, unnest(c.ids, c.attempts, c.lost) with ordinality u(id, attempts, lost, position)
+            coalesce(u.lost, 0)::integer as lost, k.id is not null as known
+          from rhythm.claims c
+          cross join lateral unnest(c.ids, c.attempts, c.lost) with ordinality u(id, attempts, lost, position)
+          left join lateral (select w.version from rhythm.waits w where w.id = u.id offset 0) w on true
+          left join unnest(p_known, p_attempts, p_versions) k(id, attempts, version)
+            on k.id = u.id and k.attempts = u.attempts and k.version = coalesce(w.version, 0)
           where c.incarnation = p_incarnation and u.id is not null order by c.id, u.position) m;
   select array_agg(u.position::integer) filter (where e.definition_id is null),
          array_agg(u.attempts) filter (where e.definition_id is null),
@@ -483,8 +496,8 @@ begin
          array_agg(u.lost) filter (where e.definition_id is not null),
          array_agg(u.id) filter (where e.definition_id is not null)
     into t_members, t_attempts, t_lost, v_tasks, w_members, w_attempts, w_lost, v_workflows
-    from (select * from unnest(m_ids, v_attempts, v_lost) with ordinality u(id, attempts, lost, position)
-          where u.id <> all(p_known) order by u.position) u
+    from (select * from unnest(m_ids, v_attempts, v_lost, m_known) with ordinality u(id, attempts, lost, known, position)
+          where not u.known order by u.position) u
     cross join lateral (select e.definition_id from rhythm.executions e where e.id = u.id offset 0) e;
   if v_tasks is not null then
     select t.o_names, t.o_queues, t.o_inputs, t.o_timeouts, t.o_created, t.o_extra, t.x_parents, t.x_operations,

@@ -19,7 +19,7 @@ begin
         'list_workers', 'can_run', 'pause_queue', 'find_breaches')
   loop
     execute format('alter function %s security definer set search_path = pg_catalog, pg_temp set jit = off', v_function);
-    if v_name in ('start_many', 'exchange', 'step', 'heartbeat', 'maintain', 'held', 'hand_back', 'signal', 'cancel') then
+    if v_name in ('start_many', 'exchange', 'step', 'heartbeat', 'maintain', 'hand_back', 'signal', 'cancel') then
       execute format('alter function %s set enable_seqscan = off set enable_bitmapscan = off set enable_hashjoin = off '
         'set enable_mergejoin = off set enable_material = off set plan_cache_mode = force_generic_plan', v_function);
     end if;

@@ -1,0 +1,309 @@
+"""Random schedules of everything at once, then every execution must have ended as it should.
+
+Virtual workers claim, report, commit, crash, come back as zombies, lose answers; time passes; signals arrive, some
+twice. Each workflow keeps in its snapshot what it has seen, so that at the end a child's outcome seen twice or never,
+or a signal lost, repeated or out of order, shows. A failing seed is in the test's name.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import random
+import uuid
+from dataclasses import dataclass, field
+from typing import Any
+
+import pytest
+
+from rhythm.errors import ExecutionFinished, IncarnationDead
+from rhythm.model import (
+    Claim,
+    Continuation,
+    NewChild,
+    NewTimer,
+    TaskOutcome,
+    TaskRegistration,
+    WakeGroup,
+    WorkflowCommit,
+    WorkflowOutcome,
+    new_id,
+)
+from tests.store.bench import ERROR, Bench, Worker
+
+STEPS = 3  #: of each workflow
+WIDTH = 3  #: most children of a step
+TASK = TaskRegistration("work", retries=2, retry={"initial": 1, "factor": 1, "max": 1, "jitter": 0}, timeout_seconds=60)
+
+
+@dataclass
+class State:
+    """What a workflow keeps: the step it is in, the operations it waits for, all it has seen."""
+
+    step: int = 0
+    next_operation: int = 1
+    waiting: list[int] = field(default_factory=list)
+    seen: list[int] = field(default_factory=list)
+    signals: list[int] = field(default_factory=list)
+
+    def to_bytes(self) -> bytes:
+        return json.dumps(self.__dict__).encode()
+
+    @classmethod
+    def of(cls, snapshot: bytes | None) -> State:
+        return cls() if snapshot is None else cls(**json.loads(snapshot))
+
+
+class Player:
+    """One incarnation with its memory."""
+
+    def __init__(self, simulation: Simulation, worker: Worker) -> None:
+        self.simulation = simulation
+        self.worker = worker
+        self.held: dict[uuid.UUID, Claim] = {}
+        self.tokens: dict[uuid.UUID, int] = {}
+
+    def take(self, claims: list[Claim]) -> None:
+        for claim in claims:
+            self.held[claim.id] = claim
+            self.tokens[claim.id] = claim.token
+
+    async def turn(self, rng: random.Random) -> None:
+        """One exchange: some reports, some claims; sometimes the answer is lost."""
+        outcomes, commits, continuations, backs = [], [], [], []
+        for id_, claim in rng.sample(sorted(self.held.items()), rng.randint(0, len(self.held))):
+            token = self.tokens[id_]
+            if rng.random() < 0.1:
+                backs.append((token, id_))
+            elif claim.kind == "workflow":
+                commits.append(self.simulation.advance(claim, token, rng))
+            else:
+                failed = rng.random() < 0.2
+                outcomes.append(
+                    TaskOutcome(token, id_, "failed" if failed else "completed", ERROR if failed else b"1", not failed)
+                )
+                if claim.parent is not None and rng.random() < 0.8:
+                    continuations.append(self.simulation.proceed(claim, "failed" if failed else "completed", rng))
+        request: dict[str, Any] = {
+            "task_outcomes": outcomes,
+            "workflow_commits": commits,
+            "continuations": continuations,
+            "hand_backs": backs,
+            "task_limit": rng.choice([0, 1, 5, 50]),
+            "workflow_limit": rng.choice([0, 1, 5, 50]),
+            "alone": len(outcomes) + len(commits) + len(backs) == len(self.held),
+            "parents": rng.random() < 0.7,
+        }
+        result = await self.worker.exchange(**request)
+        if rng.random() < 0.1:  # as if the answer had been lost: ask what is held
+            held = await self.simulation.bench.store.held(self.worker.incarnation, list(self.held.values()))
+            self.held = {id_: claim for id_, claim in self.held.items() if id_ in held.tokens}
+            self.tokens = dict(held.tokens)
+            self.take(held.claims)
+            return
+        for id_ in [*(o.id for o in outcomes), *(c.id for c in commits), *(i for _, i in backs)]:
+            self.held.pop(id_, None)
+            self.tokens.pop(id_, None)
+        self.tokens.update(result.retokened)
+        self.take(result.claims)
+
+
+class Simulation:
+    """The world the players play in."""
+
+    def __init__(self, bench: Bench, seed: int) -> None:
+        self.bench = bench
+        self.rng = random.Random(seed)
+        self.flows: list[uuid.UUID] = []
+        self.sent: dict[uuid.UUID, list[int]] = {}
+        self.sends: list[tuple[uuid.UUID, int, uuid.UUID]] = []
+        self.players: list[Player] = []
+        self.zombies: list[Player] = []
+
+    async def join(self) -> None:
+        self.players.append(Player(self, await self.bench.worker(TASK, heartbeat_timeout=30)))
+
+    # The workflow's program: STEPS times some children, all awaited, beside a timer now and then.
+
+    def advance(self, claim: Claim, token: int, rng: random.Random) -> WorkflowCommit:
+        state = State.of(claim.snapshot)
+        for delivery in claim.deliveries:
+            self.settle(state, delivery.kind, delivery.operation, delivery.payload)
+        seen = claim.deliveries[-1].number if claim.deliveries else 0
+        return self.commit(state, rng, token=token, id=claim.id, version=claim.version, seen_through=seen)
+
+    def proceed(self, claim: Claim, kind: str, rng: random.Random) -> Continuation:
+        parent = claim.parent
+        assert parent is not None
+        state = State.of(parent.snapshot)
+        self.settle(state, kind, claim.operation, b"1")
+        commit = self.commit(state, rng, token=0, id=parent.id, version=parent.version, seen_through=parent.next_number)
+        return Continuation(child_id=claim.id, commit=commit)
+
+    def settle(self, state: State, kind: str, operation: int | None, payload: bytes | None) -> None:
+        if kind == "signal":
+            state.signals.append(int(payload or b""))
+        elif kind != "cancel":
+            assert operation is not None
+            state.waiting.remove(operation)
+            state.seen.append(operation)
+
+    def commit(self, state: State, rng: random.Random, **fields: Any) -> WorkflowCommit:
+        children: list[NewChild] = []
+        timers: list[NewTimer] = []
+        if not state.waiting:
+            if state.step == STEPS:
+                return WorkflowCommit(**fields, outcome=WorkflowOutcome("completed", state.to_bytes()))
+            state.step += 1
+            for _ in range(rng.randint(1, WIDTH)):
+                state.waiting.append(state.next_operation)
+                if rng.random() < 0.2:
+                    timers.append(NewTimer(state.next_operation, delay_ms=rng.choice([0, 500, 5000])))
+                else:
+                    children.append(NewChild(state.next_operation, new_id(), "task", "work", b"{}", {}))
+                state.next_operation += 1
+        groups = [WakeGroup("last", list(state.waiting))] if rng.random() < 0.5 else []
+        return WorkflowCommit(
+            **fields,
+            snapshot=state.to_bytes(),
+            outstanding=len(state.waiting),
+            children=children,
+            timers=timers,
+            wake_groups=groups,
+        )
+
+    # What happens
+
+    async def event(self) -> None:
+        rng = self.rng
+        what = rng.choices(
+            ["turn", "start", "signal", "time", "maintain", "crash", "zombie"], [50, 5, 10, 6, 10, 2, 4]
+        )[0]
+        if what == "turn":
+            await self.play(rng.choice(self.players), rng)
+        elif what == "start":
+            ids = await self.bench.start_many(rng.randint(1, 4), "order")
+            self.flows += ids
+            self.sent.update((id_, []) for id_ in ids)
+        elif what == "signal" and self.flows:
+            await self.signal(rng.choice(self.flows))
+        elif what == "time":
+            await self.bench.pass_time(rng.choice([0.1, 1, 9]))
+            for player in list(self.players):
+                if rng.random() < 0.9:
+                    await self.beat(player)
+        elif what == "maintain":
+            await self.bench.store.maintain(new_id())
+        elif what == "crash" and len(self.players) > 1:
+            self.zombies.append(self.players.pop(rng.randrange(len(self.players))))
+            await self.join()
+        elif what == "zombie" and self.zombies:
+            await self.play(rng.choice(self.zombies), rng)
+
+    async def play(self, player: Player, rng: random.Random) -> None:
+        try:
+            await player.turn(rng)
+        except IncarnationDead:
+            await self.bury(player)
+
+    async def beat(self, player: Player) -> None:
+        try:
+            await player.worker.heartbeat()
+        except IncarnationDead:
+            await self.bury(player)
+
+    async def bury(self, player: Player) -> None:
+        if player in self.zombies:
+            self.zombies.remove(player)
+        elif player in self.players:
+            self.players.remove(player)
+            await self.join()
+
+    async def signal(self, id_: uuid.UUID) -> None:
+        if self.sends and self.rng.random() < 0.2:
+            id_, number, send_id = self.rng.choice(self.sends)  # the same send once more
+        else:
+            number, send_id = len(self.sent[id_]), new_id()
+        try:
+            await self.bench.signal(id_, "go", str(number).encode(), send_id)
+        except ExecutionFinished:
+            return
+        if number == len(self.sent[id_]):
+            self.sent[id_].append(number)
+            self.sends.append((id_, number, send_id))
+
+    async def finish(self) -> None:
+        """One patient worker does the rest."""
+        self.zombies += self.players
+        self.players = []
+        await self.join()
+        (patient,) = self.players
+        rng = random.Random(1)
+        for _ in range(3000):
+            await self.bench.pass_time(2)
+            await patient.worker.heartbeat()
+            await self.bench.store.maintain(new_id())
+            await patient.turn(rng)
+            if not patient.held and not any(
+                [await self.bench.count(table) for table in ("ready", "later", "claims", "waits")]
+            ):
+                return
+        raise AssertionError("it does not come to an end")
+
+    async def check(self) -> None:
+        for id_ in self.flows:
+            info = await self.bench.get(id_)
+            if info.status == "failed":
+                assert "lost" == (await self.bench.error(id_))["type"]
+                continue
+            state = State.of(info.output)
+            assert "completed" == info.status
+            assert sorted(state.seen) == list(range(1, state.next_operation)), "each outcome and timer exactly once"
+            assert state.signals == self.sent[id_][: len(state.signals)], "signals in order, none twice, none lost"
+            unread = await self.bench.raw.fetchval("select unread_signals from rhythm.outcomes where id = $1", id_)
+            assert len(self.sent[id_]) == len(state.signals) + unread
+            children = await self.bench.store.list(parent_id=id_)
+            assert all(c.status in ("completed", "failed") for c in children)
+            assert all(c.attempts - c.lost <= 3 for c in children)
+
+
+@pytest.mark.parametrize("seed", range(6))
+async def test_a_random_schedule_ends_as_it_should(bench: Bench, seed: int) -> None:
+    await bench.publish("order")
+    simulation = Simulation(bench, seed)
+    for _ in range(3):
+        await simulation.join()
+    for _ in range(300):
+        await simulation.event()
+    assert [] == await bench.store.breaches()
+    await simulation.finish()
+    await simulation.check()
+
+    assert len(simulation.flows) > 5
+
+
+async def test_players_at_once_on_one_database(bench: Bench) -> None:
+    await bench.publish("order")
+    simulation = Simulation(bench, 99)
+    for _ in range(6):
+        await simulation.join()
+
+    async def run(seed: int) -> None:
+        rng = random.Random(seed)
+        for _ in range(40):
+            what = rng.random()
+            if what < 0.1:
+                ids = await bench.start_many(3, "order")
+                simulation.sent.update((id_, []) for id_ in ids)
+                simulation.flows += ids
+            elif what < 0.25:
+                await bench.store.maintain(new_id())
+            else:
+                await simulation.players[seed].turn(rng)
+
+    await asyncio.gather(*(run(seed) for seed in range(6)))
+    assert [] == await bench.store.breaches()
+    await simulation.finish()
+    await simulation.check()
+
+    assert len(simulation.flows) > 5
