@@ -54,6 +54,10 @@ x === 1, x === '', x === true, x === null, x === undefined, x == null, x != unde
 typeof x === 'number', typeof x === 'string', typeof x === 'object', typeof x === 'undefined',
 'boolean' === typeof x, x !== x])
 
+//# comparing an effect
+const o = { x: 1 }; const r = [1]; let q, c = 0; const f = () => ++c
+return [++o.x === q, r[0]++ !== q, q === ++o.x, (c += 1) === null, -f() === q, f() * 2 !== 'x', o, r, c]
+
 //# truthiness
 const xs = [0, -0, 1, NaN, '', '0', null, undefined, true, false, {}, [], () => 1]
 return xs.map((x) => [!x, !!x, x ? 1 : 2, x && 1, x || 1, x ?? 1, (() => { if (x) return 1; return 0 })()])

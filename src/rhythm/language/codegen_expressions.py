@@ -286,6 +286,8 @@ class ExpressionWriter:
         operator, operand = node[1], node[2]
         if operator == "!":
             return Code(f"(not {self.test(operand)})", BOOLEAN)
+        if operator == "-" and operand[0] == "number":
+            return Code(number_text(-operand[1]), NUMBER, True)
         code = self.code(operand)
         if operator == "nullish":
             if not value_kinds(code) & (NULL | UNDEFINED):
@@ -308,7 +310,7 @@ class ExpressionWriter:
         if operator == "-":
             return Code(f"(-{text})" if known else f"h_neg({text})", NUMBER)
         if operator == "+":
-            return Code(text if known else f"h_to_number({text})", NUMBER)
+            return code if known else Code(f"h_to_number({text})", NUMBER)
         return Code(f"h_bit_not({text})", NUMBER)
 
     def _to_text(self, code: Code, helper: str) -> Code:
@@ -457,20 +459,16 @@ class ExpressionWriter:
         left_kinds, right_kinds = value_kinds(left), value_kinds(right)
         if left_kinds == right_kinds == NUMBER or STRING in (left_kinds, right_kinds):
             return f"({left.text} == {right.text})"
-        if not left_kinds & right_kinds and left.simple and right.simple:
-            return "False"
-        if is_literal(left) or is_literal(right):
-            # Python warns about `is` with a literal.
-            literal, other = (left, right) if is_literal(left) else (right, left)
-            if not value_kinds(literal) & value_kinds(other):
-                return f"({as_value(other)} is h_DONE)"
+        if not left_kinds & right_kinds:
+            # Never equal. Python would warn about `is` with a number.
+            return "False" if left.simple and right.simple else f"h_false({as_value(left)}, {as_value(right)})"
         identical = NULL | UNDEFINED | BOOLEAN | ARRAY | OBJECT | FUNCTION
         if not left_kinds & ~identical or not right_kinds & ~identical:
             return f"({as_value(left)} is {as_value(right)})"
         # A boolean equals 0.0 or 1.0 in Python, so the class of the operand that may be one is tested.
         if left_kinds == NUMBER:
             first, again = self.hold(right)
-            if right.simple:
+            if left.simple and right.simple:
                 return f"({right.text}.__class__ is h_float and {left.text} == {right.text})"
             return f"({left.text} == {first} and {again}.__class__ is h_float)"
         if right_kinds == NUMBER:
@@ -615,7 +613,13 @@ class ExpressionWriter:
         first, again = self.hold(Code(as_value(target), value_kinds(target), target.simple), key.text)
         key_first, key_again = self.hold(key)
         slow = f"{mark(position)}h_get_index({again}, {key_again}, {_text(node[3])})"
-        both = f"{first} is not {key_first} and " if (first, key_first) != (again, key_again) else ""
+        both = ""  # Evaluates both operands; whatever makes it false leads to the helper.
+        if key_first is not key_again:
+            if is_literal(target):
+                return Code(f"{mark(position)}h_get_index({target.text}, {key.text}, {_text(node[3])})")
+            both = f"{first} is not {key_first} and "
+        elif first is not again:
+            both = f"{first} is not None and "
         number = self.temporary()
         from_dict = f"{again}.__class__ is h_dict and {key_again} in {again}"
         whole = f"-1.0 < {key_again} < h_len({again}) and ({number} := h_int({key_again})) == {key_again}"

@@ -53,7 +53,7 @@ def own_method(receiver: Value, name: str, text: str | None) -> Callable[..., Va
     if receiver.__class__ is dict:
         found = receiver.get(name, TDZ)
         if found.__class__ is FunctionType:
-            return found  # type: ignore[no-any-return]  # a flow value is Any; the class has just been tested
+            return found
     function = method(receiver, name, text)
     return lambda *arguments: function(receiver, *arguments)
 
@@ -108,6 +108,11 @@ def for_in_has(target: Value, key: str) -> bool:
     if kind is JSError:
         return key in target.props
     return kind is not list or float(key) < len(target)
+
+
+def false(_left: Value, _right: Value) -> bool:
+    """`===` of two operands of different kinds, which only have to be evaluated."""
+    return False
 
 
 def tdz(name: str) -> NoReturn:
@@ -213,6 +218,7 @@ _HELPERS: Final[dict[str, Any]] = {
     "h_rest": remaining,
     # variables and failures
     "h_put": put,
+    "h_false": false,
     "h_tdz": tdz,
     "h_caught": values.caught,
     "h_missing_global": missing_global,
