@@ -56,7 +56,9 @@ def _parse_text(value: str, number_unit: float) -> float:
             return float(text) * number_unit
         if _WHOLE.fullmatch(text):
             return sum(float(number) * _UNITS[unit] for number, unit in _PART.findall(text))
-    raise InvalidDuration(f"{value[:_TEXT_MAX]!r} is not a duration; write for example '500ms', '30s', '5m', '2h', '7d'")
+    raise InvalidDuration(
+        f"{value[:_TEXT_MAX]!r} is not a duration; write for example '500ms', '30s', '5m', '2h', '7d'"
+    )
 
 
 def format_seconds(seconds: float) -> str:

@@ -56,13 +56,20 @@ class SchemaMismatch(RhythmError):
 class DiagnosticLike(Protocol):
     """What a diagnostic offers to those who print it (see ``rhythm.language.diagnostics``)."""
 
-    severity: str
-    code: str
-    message: str
-    hint: str
-    line: int
-    column: int
-    file: str
+    @property
+    def severity(self) -> str: ...
+    @property
+    def code(self) -> str: ...
+    @property
+    def message(self) -> str: ...
+    @property
+    def hint(self) -> str: ...
+    @property
+    def line(self) -> int: ...
+    @property
+    def column(self) -> int: ...
+    @property
+    def file(self) -> str: ...
 
 
 class CompileError(RhythmError):

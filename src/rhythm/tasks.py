@@ -529,7 +529,7 @@ def task(
     def decorate(target: Callable[..., Any]) -> Task[..., Any]:
         if isinstance(target, Task):
             raise TypeError(f"{target!r} is a task already")
-        if not callable(target) or not hasattr(target, "__qualname__"):
+        if not hasattr(target, "__qualname__"):
             raise TypeError("@task decorates a function")
         made: Task[..., Any] = Task(target, name=_checked_name(name or target.__name__, "task name"), **options)
         REGISTRY.add(made)

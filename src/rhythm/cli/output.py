@@ -12,11 +12,12 @@ import re
 import sys
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
-from typing import Any, Protocol
+from typing import Any
 
 from rhythm.errors import (
     CompileError,
     DatabaseUnavailable,
+    DiagnosticLike,
     ExecutionCancelled,
     ExecutionFailed,
     ExecutionFinished,
@@ -113,39 +114,20 @@ def ago(when: datetime | None) -> str:
 # --- diagnostics -----------------------------------------------------------------------------------
 
 
-class Diagnostic(Protocol):
-    """What is shown of a diagnostic (``rhythm.language.diagnostics``)."""
-
-    @property
-    def severity(self) -> str: ...
-    @property
-    def code(self) -> str: ...
-    @property
-    def message(self) -> str: ...
-    @property
-    def hint(self) -> str | None: ...
-    @property
-    def line(self) -> int: ...
-    @property
-    def column(self) -> int: ...
-    @property
-    def file(self) -> str: ...
-
-
-def diagnostic_json(diagnostic: Diagnostic) -> dict[str, Any]:
+def diagnostic_json(diagnostic: DiagnosticLike) -> dict[str, Any]:
     """A diagnostic as the object that `--json` prints."""
     names = ("file", "line", "column", "code", "message", "hint", "severity")
     return {name: getattr(diagnostic, name) for name in names}
 
 
-def diagnostic_text(diagnostic: Diagnostic, source: str | None) -> str:
+def diagnostic_text(diagnostic: DiagnosticLike, source: str | None) -> str:
     """A diagnostic for people; `source` is the file's text, None: it is read from the file if it is still there."""
     where = f"{diagnostic.file}:{diagnostic.line}:{diagnostic.column}"
     head = f"{where}: {diagnostic.severity}[{diagnostic.code}]: {diagnostic.message}"
     if source is None:
         source = _read(diagnostic.file)
     width = getattr(diagnostic, "end", 0) - getattr(diagnostic, "start", 0)
-    excerpt = source_excerpt(source, diagnostic.line, diagnostic.column, width, diagnostic.hint or "")
+    excerpt = source_excerpt(source, diagnostic.line, diagnostic.column, width, diagnostic.hint)
     return head + (f"\n{excerpt}" if excerpt else f"\n    hint: {diagnostic.hint}" if diagnostic.hint else "")
 
 
@@ -162,7 +144,7 @@ def source_excerpt(source: str, number: int, column: int, width: int = 1, note: 
     return f"  {number} | {text}\n  {margin} | {indent}{mark} {note}".rstrip()
 
 
-def show_diagnostics(diagnostics: Iterable[Diagnostic], sources: Mapping[str, str], *, as_json: bool) -> bool:
+def show_diagnostics(diagnostics: Iterable[DiagnosticLike], sources: Mapping[str, str], *, as_json: bool) -> bool:
     """Prints diagnostics to standard output, in order; whether one of them is an error."""
     failed = False
     for diagnostic in diagnostics:

@@ -3,8 +3,8 @@
 In: numbers become doubles; a whole number that no double holds exactly is refused with its path, never rounded; keys
 as given (`__proto__` is an own key), later duplicates win. Out: the rules of JSON.stringify, but loud: NaN, infinities,
 functions, promises, Map, Set and cycles are a TypeError that names the path; whole numbers below 1e21 have no fraction;
-an Error becomes {name, message, cause?, own properties}. Written ASCII-escaped. Nesting beyond DEPTH_MAX is refused both
-ways.
+an Error becomes {name, message, cause?, own properties}. Written ASCII-escaped. Nesting beyond DEPTH_MAX is refused
+both ways.
 
 Failures: `to_json` throws flow TypeErrors (JSThrow) at the call that caused them; `from_json` raises InvalidInput.
 """
@@ -96,7 +96,9 @@ def _big(value: int, what: str, path: str) -> float:
     except OverflowError:
         exact = math.inf
     if exact != value:
-        raise InvalidInput(f"{what}: {path} is {value}, which no double holds exactly; pass ids and big numbers as strings")
+        raise InvalidInput(
+            f"{what}: {path} is {value}, which no double holds exactly; pass ids and big numbers as strings"
+        )
     return exact
 
 
@@ -162,7 +164,10 @@ class _Writer:
                         return self.write(result, path, key, depth)
                 return self.object(value, path, depth)
             if kind is list:
-                parts = [self.write(item, f"{path}[{index}]", str(index), depth + 1) or "null" for index, item in enumerate(value)]
+                parts = [
+                    self.write(item, f"{path}[{index}]", str(index), depth + 1) or "null"
+                    for index, item in enumerate(value)
+                ]
                 return f"[{','.join(parts)}]"
             if kind is JSError:
                 return self.object(error_properties(value), path, depth)
@@ -183,7 +188,13 @@ class _Writer:
 def _name(value: Value) -> str:
     if value.__class__ is FunctionType or isinstance(value, NativeFunction):
         return "a function"
-    names = {JSMap: "a Map", JSSet: "a Set", JSIterator: "an iterator", EmptySlots: "an array with holes", Namespace: "a builtin"}
+    names = {
+        JSMap: "a Map",
+        JSSet: "a Set",
+        JSIterator: "an iterator",
+        EmptySlots: "an array with holes",
+        Namespace: "a builtin",
+    }
     return names.get(value.__class__, "a promise")
 
 
@@ -221,7 +232,10 @@ def _error(payload: dict[str, Any], depth: int) -> JSError:
     error.props["name"] = name
     error.hidden = error.hidden | {"name"}
     extra = payload.get("props")
-    fields = {**(extra if isinstance(extra, dict) else {}), **{key: payload[key] for key in _PAYLOAD_FIELDS if key in payload}}
+    fields = {
+        **(extra if isinstance(extra, dict) else {}),
+        **{key: payload[key] for key in _PAYLOAD_FIELDS if key in payload},
+    }
     for key, value in fields.items():
         if key not in _HIDDEN_FIELDS:
             error.props[to_units(key)] = from_plain(value)

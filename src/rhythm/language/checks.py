@@ -6,6 +6,7 @@ the source shows for certain what is meant, everything else is left to the run t
 
 from __future__ import annotations
 
+import itertools
 from typing import Final
 
 from rhythm.language import names, nodes
@@ -59,9 +60,11 @@ class Checks:
             if binding.kind == "function":
                 declaration = next((f for f in binding.scope.functions if f.id.name == binding.name), None)
                 return declaration is not None and declaration.is_async
-            return binding.kind == "const" and isinstance(
-                binding.initialiser, nodes.FunctionExpression | nodes.ArrowFunctionExpression
-            ) and binding.initialiser.is_async
+            return (
+                binding.kind == "const"
+                and isinstance(binding.initialiser, nodes.FunctionExpression | nodes.ArrowFunctionExpression)
+                and binding.initialiser.is_async
+            )
         return False
 
     def is_promise(self, node: nodes.Node, depth: int = 0) -> bool:
@@ -69,7 +72,11 @@ class Checks:
             return self.global_name(node.callee) in names.PROMISE_FUNCTIONS or self.is_async_function(node.callee)
         if isinstance(node, nodes.Identifier) and node.binding is not None and depth < 5:
             binding = node.binding
-            return binding.kind == "const" and binding.initialiser is not None and self.is_promise(binding.initialiser, depth + 1)
+            return (
+                binding.kind == "const"
+                and binding.initialiser is not None
+                and self.is_promise(binding.initialiser, depth + 1)
+            )
         return False
 
     # --- refusals -----------------------------------------------------------------------------------------------------
@@ -86,7 +93,9 @@ class Checks:
         if owner is not None:
             earlier = names.EARLIER.get((owner, name))
             if earlier is not None and owner not in names.GLOBAL_NAMES:
-                self.report.error("F406", f"`{owner}.{name}` is of an earlier version of Rhythm", node.start, node.end, earlier)
+                self.report.error(
+                    "F406", f"`{owner}.{name}` is of an earlier version of Rhythm", node.start, node.end, earlier
+                )
                 return
             if (owner, name) in names.OUT_STATICS:
                 hint = names.OUT_STATICS[owner, name]
@@ -96,7 +105,13 @@ class Checks:
             code = "F219" if name == "__proto__" else "F214"
             self.report.error(code, f"`.{name}` is not available in flows", key.start, key.end, names.OUT_MEMBERS[name])
         elif name in _FUNCTION_MEMBERS and self.is_function(node.object):
-            self.report.error("F214", f"`.{name}` of a function is not available in flows", key.start, key.end, _FUNCTION_MEMBERS[name])
+            self.report.error(
+                "F214",
+                f"`.{name}` of a function is not available in flows",
+                key.start,
+                key.end,
+                _FUNCTION_MEMBERS[name],
+            )
         elif self.is_promise(node.object) and name not in ("then", "catch", "finally"):
             self.warn_promise(node.object)
 
@@ -116,29 +131,48 @@ class Checks:
         if name in names.CONSTRUCTORS or name in ("Array", "Object"):
             return
         if name in _WRAPPERS:
-            self.report.error("F216", f"`new {name}` is not supported", node.start, callee.end, f"write `{name}(value)`")
+            self.report.error(
+                "F216", f"`new {name}` is not supported", node.start, callee.end, f"write `{name}(value)`"
+            )
         elif name is not None and name not in names.GLOBAL_NAMES:
             return  # reported as a name
-        elif name is not None or isinstance(callee, nodes.Identifier) or self.is_function(callee):
+        elif (
+            name is not None
+            or isinstance(callee, nodes.Identifier | nodes.MemberExpression)
+            or self.is_function(callee)
+        ):
             self.report.error(
-                "F216", "`new` is only for Error kinds, Map, Set, Date and Promise", node.start, callee.end, "call a function that returns an object"
-            )
-        elif isinstance(callee, nodes.MemberExpression):
-            self.report.error(
-                "F216", "`new` is only for Error kinds, Map, Set, Date and Promise", node.start, callee.end, "call a function that returns an object"
+                "F216",
+                "`new` is only for Error kinds, Map, Set, Date and Promise",
+                node.start,
+                callee.end,
+                "call a function that returns an object",
             )
 
     def check_binary(self, node: nodes.BinaryExpression) -> None:
-        if node.operator == "instanceof" and isinstance(node.right, nodes.Identifier) and node.right.binding is not None and self.is_function(node.right):
+        if (
+            node.operator == "instanceof"
+            and isinstance(node.right, nodes.Identifier)
+            and node.right.binding is not None
+            and self.is_function(node.right)
+        ):
             self.report.error(
-                "F216", "`instanceof` works with builtin constructors only", node.right.start, node.right.end, "keep a field that says what it is"
+                "F216",
+                "`instanceof` works with builtin constructors only",
+                node.right.start,
+                node.right.end,
+                "keep a field that says what it is",
             )
         elif node.operator in ("==", "!=", "===", "!=="):
             left, right = _static_type(node.left), _static_type(node.right)
             literal = isinstance(node.left, nodes.Literal) or isinstance(node.right, nodes.Literal)
             if literal and left and right and left != right and "null" not in (left, right):
                 self.report.warning(
-                    "W107", f"a {left} is compared with a {right}", node.start, node.end, "compare values of the same type"
+                    "W107",
+                    f"a {left} is compared with a {right}",
+                    node.start,
+                    node.end,
+                    "compare values of the same type",
                 )
         if node.operator not in ("==", "!=", "===", "!==", "instanceof", "in"):
             for side in (node.left, node.right):
@@ -147,7 +181,9 @@ class Checks:
     # --- warnings -----------------------------------------------------------------------------------------------------
 
     def warn_promise(self, node: nodes.Node) -> None:
-        self.report.warning("W103", "this is a promise, not yet its value", node.start, node.end, "write `await` before it")
+        self.report.warning(
+            "W103", "this is a promise, not yet its value", node.start, node.end, "write `await` before it"
+        )
 
     def check_data_use(self, node: nodes.Node) -> None:
         if self.is_promise(node):
@@ -159,10 +195,12 @@ class Checks:
         elif isinstance(test, nodes.AssignmentExpression) and test.operator == "=":
             before = self.report.source[: test.start].rstrip()
             if not before.endswith("(("):
-                self.report.warning("W106", "an assignment is used as a condition", test.start, test.end, "write `===` to compare")
+                self.report.warning(
+                    "W106", "an assignment is used as a condition", test.start, test.end, "write `===` to compare"
+                )
 
     def check_reachable(self, body: list[nodes.Statement]) -> None:
-        for item, following in zip(body, body[1:], strict=False):
+        for item, following in itertools.pairwise(body):
             if isinstance(item, _JUMPS):
                 if not isinstance(following, nodes.FunctionDeclaration | nodes.EmptyStatement | nodes.ErrorNode):
                     self.report.warning("W105", "this is never reached", following.start, following.end, "remove it")

@@ -1,7 +1,8 @@
 """The flow IR, version 1: what a definition is compiled to, stored as, and run from.
 
-The lowering (`lower.py`) writes it, the code generator reads it, the database keeps it for as long as an execution needs
-it. It is plain JSON data: dicts, lists, str, int, float, bool, None. This file is its grammar; `FORMAT` is its fingerprint.
+The lowering (`lower.py`) writes it, the code generator reads it, the database keeps it for as long as an execution
+needs it. It is plain JSON data: dicts, lists, str, int, float, bool, None. This file is its grammar; `FORMAT` is its
+fingerprint.
 
     program   = {"v": 1, "name": str, "functions": [function, ...], "module": 0, "globals": [name, ...]}
     function  = {
@@ -9,7 +10,7 @@ it. It is plain JSON data: dicts, lists, str, int, float, bool, None. This file 
         "name":     str          for stack traces; "" when there is none
         "kind":     "sync" | "async"
         "params":   [slot, ...]  plain slots filled from positional arguments; missing ones are undefined
-        "rest":     slot | None  a plain slot that receives the further arguments as an array; without it they are dropped
+        "rest":     slot | None  a plain slot that receives the further arguments as an array; without it they are lost
         "slots":    [str, ...]   source name of each slot, "" for a temporary
         "cells":    [slot, ...]  slots that hold a cell (one-element list) instead of a value; ascending
         "captures": [["slot", cell slot] | ["capture", index] | ["self"], ...]
@@ -27,8 +28,8 @@ The module (function 0, sync, no parameters, no captures) initialises the top-le
 the workflow. Top-level bindings that functions use are cells of the module like any other captured variable.
 
 Evaluation order. Fields are evaluated left to right, each exactly once, before the operation itself, unless the table
-says otherwise. An operand is *read* when it is reached: in `["binary", "+", x, y]` a y that assigns to x does not change
-the left operand. Whatever the lowering has put in a temporary stays there; the generator never reorders effects.
+says otherwise. An operand is *read* when it is reached: in `["binary", "+", x, y]` a y that assigns to x does not
+change the left operand. Whatever the lowering has put in a temporary stays there; the generator never reorders effects.
 A method (`call_method`, `call_index`) is looked up on its receiver before its arguments are evaluated, so a null or
 undefined receiver throws first; whether the result can be called is tested after them.
 
@@ -37,30 +38,33 @@ contains an await (such loops use `iterator` and `iter_step`). There is no `fina
 to `try`, `block` and `if`; the completion record of a finally is two ordinary slots (kind: a number, value), which are
 initialised before the `try` and so may be live at an await.
 
-Slots. Every plain slot is assigned before it is read on every path (the lowering clears the rest at function entry), and
-so is every slot in a `live` list. A plain slot may hold the TDZ mark (statement `tdz`); it is only read through `checked`
-then, but may be live at an await, as may iterators. A cell slot is filled by `fresh`, `bind` or `copy` before it is used.
+Slots. Every plain slot is assigned before it is read on every path (the lowering clears the rest at function entry),
+and so is every slot in a `live` list. A plain slot may hold the TDZ mark (statement `tdz`); it is only read through
+`checked` then, but may be live at an await, as may iterators. A cell slot is filled by `fresh`, `bind` or `copy`
+before it is used.
 `live` names, ascending, the slots whose values are still needed after the await (not its own result slot). For a cell
 slot the cell itself is kept. Numbers in slots are floats, always.
 
-Variables: var = ["slot", plain slot] | ["cell", cell slot] | ["capture", index]; each is also an expression, an unchecked
-read. Writing through `set` and `assign` is unchecked as well; where a check is needed, a `checked` read precedes it.
+Variables: var = ["slot", plain slot] | ["cell", cell slot] | ["capture", index]; each is also an expression, an
+unchecked read. Writing through `set` and `assign` is unchecked as well; where a check is needed, a `checked` read
+precedes it.
 
 Positions are `line * 1_000_000 + column`, both from 1 (`pack_position`, `unpack_position`). Operations that often throw
 carry their own; an operation without one belongs to the position of its statement.
-Texts are the source text of a callee, receiver or iterable, as used in error messages, or None when it has no short one.
-Strings are UTF-16 code units: no character above U+FFFF.
+Texts are the source text of a callee, receiver or iterable, as used in error messages, or None when it has no short
+one. Strings are UTF-16 code units: no character above U+FFFF.
 
 Types (hints; leaving the field out is always right):
     "types": {"numbers": [slot, ...], "integers": [slot, ...]}       plain slots, ascending
     numbers    every value ever stored in the slot is a number (float)
     integers   besides, it is always a whole number of at most 2**53 in magnitude and never -0, every assignment to it
-               being a constant, another integer slot, or an `inc`, `dec`, `+` or `-` of such: the generator may keep it as a Python int
-               and must turn it into a float wherever it leaves the slot as a value (including at an await)
+               being a constant, another integer slot, or an `inc`, `dec`, `+` or `-` of such: the generator may keep it
+               as a Python int and must turn it into a float wherever it leaves the slot as a value (including at an
+               await)
 A captured variable is never listed.
 
-Hash. `content_hash` is over the canonical bytes, which include positions and texts: an edit of comments or white space that
-moves code may change it. Equal bytes are equal programs; nothing else is promised.
+Hash. `content_hash` is over the canonical bytes, which include positions and texts: an edit of comments or white space
+that moves code may change it. Equal bytes are equal programs; nothing else is promised.
 
 Failure: `validate` raises IRError for anything this grammar does not allow. It never recurses, and is to be called on
 every IR that comes from outside before anything is generated from it. What it does not prove is that slots are assigned
@@ -200,7 +204,8 @@ STATEMENTS: Final[dict[str, tuple[str, ...]]] = {
     "try": ("body", "slot", "body"),  # body, slot of the thrown value, handler. Only flow exceptions are caught
     "await": ("await", "slot?", "expr", "position"),  # suspends until the value settles; the result goes to the slot
     "unpack": ("slots?", "slot?", "expr", "text", "position"),  # targets, rest, iterable: first values, undefined when
-    # there are fewer, to the targets; all further ones as an array to rest, if there is one. Steps no further than needed
+    # there are fewer, to the targets; all further ones as an array to rest, if there is one. Steps no further than
+    # needed
     "check_object": (
         "expr",
         "text",
@@ -492,7 +497,7 @@ class _Checker:
             "slot?": self.optional_slot,
             "name": lambda value: _text(value, "name"),
             "text": lambda value: None if value is None else _text(value, "text"),
-            "position": lambda value: None if _index(value, 1 << 62, "position") >= 0 else None,
+            "position": self.iterator_position,
             "number": self.number,
             "binary": lambda value: _require(type(value) is str and value in BINARY_OPERATORS, "unknown operator"),
             "unary": lambda value: _require(type(value) is str and value in UNARY_OPERATORS, "unknown operator"),
@@ -641,6 +646,9 @@ class _Checker:
 
     def capture(self, value: Json) -> None:
         _index(value, len(self.function["captures"]), "capture")
+
+    def iterator_position(self, value: Json) -> None:
+        _index(value, 1 << 62, "position")
 
     def plain_slots(self, value: Json) -> None:
         _slot_list(value, self.slot_count, "slots", ascending=False)

@@ -178,7 +178,9 @@ class _Lexer:
             if match is not None:
                 self.add(REGEX, match[0], start, match.end())
                 return match.end()
-        elif (text == "<" and self.source.startswith("<!--", start)) or (text == "--" and self.newline and self.source.startswith("-->", start)):
+        elif (text == "<" and self.source.startswith("<!--", start)) or (
+            text == "--" and self.newline and self.source.startswith("-->", start)
+        ):
             end = self.line_end(start)
             self.report.error("F220", "HTML comments are not supported", start, end, "comments begin with //")
             return end
@@ -192,7 +194,9 @@ class _Lexer:
         if last.kind == PUNCTUATOR:
             return last.value not in (")", "]", "}", "++", "--")
         if last.kind == NAME:
-            after_dot = len(self.tokens) > 1 and self.tokens[-2].value in (".", "?.") and self.tokens[-2].kind == PUNCTUATOR
+            after_dot = (
+                len(self.tokens) > 1 and self.tokens[-2].value in (".", "?.") and self.tokens[-2].kind == PUNCTUATOR
+            )
             return last.value in _OPERAND_FOLLOWS and not after_dot
         return last.kind in (TEMPLATE_HEAD, TEMPLATE_MIDDLE)
 
@@ -227,7 +231,11 @@ class _Lexer:
                 value = None if match is None else _escape_value(match)
                 if match is None or value is None:
                     self.report.error(
-                        "F104", "this escape is malformed", start + slash, start + slash + 2, "a backslash is written \\\\"
+                        "F104",
+                        "this escape is malformed",
+                        start + slash,
+                        start + slash + 2,
+                        "a backslash is written \\\\",
                     )
                     offset = slash + 2
                 else:

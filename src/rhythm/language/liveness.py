@@ -1,7 +1,8 @@
 """Which slots are still needed where: backwards over the structured IR of one function.
 
-Sets of slots are bit masks. Expressions are walked in reverse order of evaluation, loops to a fixpoint; inside a ``try``
-everything the handler needs is needed at every point of the body, because an exception may come from anywhere in it.
+Sets of slots are bit masks. Expressions are walked in reverse order of evaluation, loops to a fixpoint; inside a
+``try`` everything the handler needs is needed at every point of the body, because an exception may come from anywhere
+in it.
 
 The result fills the ``live`` list of each await. What is needed already at the function's entry is assigned on some
 paths only; ``analyse`` returns it, so that the lowering can clear those slots first.
@@ -23,6 +24,10 @@ def analyse(function: Function, functions: list[Function]) -> list[int]:
     if function["rest"] is not None:
         entry &= ~(1 << function["rest"])
     return _slots(entry)
+
+
+def _bit(slot: int) -> int:
+    return 1 << slot
 
 
 def _slots(mask: int) -> list[int]:
@@ -127,18 +132,19 @@ class _Liveness:
                 return self.expression(iterable, head)
 
     def write(self, var: Node, live: int) -> int:
+        index: int = var[1]
         if var[0] == "slot":
-            return live & ~(1 << var[1])
+            return live & ~(1 << index)
         if var[0] == "cell":
-            return live | 1 << var[1]
+            return live | 1 << index
         return live
 
     def expression(self, e: Node, live: int) -> int:
         kind = e[0]
         if kind == "slot" or kind == "cell":
-            return live | 1 << e[1]
+            return live | _bit(e[1])
         if kind == "checked":
-            return live | 1 << e[1][1] if e[1][0] != "capture" else live
+            return live | _bit(e[1][1]) if e[1][0] != "capture" else live
         if kind == "assign":
             return self.expression(e[2], self.write(e[1], live))
         if kind in ("and", "or", "coalesce"):
@@ -151,7 +157,7 @@ class _Liveness:
                     live |= 1 << capture[1]
             return live
         if kind == "iter_step":
-            return live & ~(1 << e[2]) | 1 << e[1]
+            return live & ~_bit(e[2]) | _bit(e[1])
         fields = EXPRESSIONS[kind]
         for field, value in zip(reversed(fields), reversed(e[1:]), strict=True):
             live = self.field(field, value, live)
@@ -161,7 +167,7 @@ class _Liveness:
         if field == "expr" or (field == "expr?" and value is not None):
             return self.expression(value, live)
         if field == "slot":
-            return live | 1 << value
+            return live | _bit(value)
         if field in ("exprs", "arguments", "parts", "entries"):
             for item in reversed(value):
                 if isinstance(item, str):

@@ -108,7 +108,12 @@ class FunctionLowering(StatementLowering):
             is_rest = isinstance(param, nodes.RestElement)
             target = param.argument if isinstance(param, nodes.RestElement) else param
             binding = target.binding if isinstance(target, nodes.Identifier) else None
-            if isinstance(target, nodes.Identifier) and binding is not None and not binding.captured and not binding.needs_tdz:
+            if (
+                isinstance(target, nodes.Identifier)
+                and binding is not None
+                and not binding.captured
+                and not binding.needs_tdz
+            ):
                 slot = self.new_slot(target.name)
                 self.slot_of[binding] = slot
             else:

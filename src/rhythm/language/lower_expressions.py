@@ -29,7 +29,13 @@ _WEIGHTS: Final[dict[type[nodes.Node], int]] = {
     nodes.AssignmentExpression: 4,
     nodes.TemplateLiteral: 2,
 }
-_SPINE = (nodes.BinaryExpression, nodes.LogicalExpression, nodes.MemberExpression, nodes.CallExpression, nodes.ChainExpression)
+_SPINE = (
+    nodes.BinaryExpression,
+    nodes.LogicalExpression,
+    nodes.MemberExpression,
+    nodes.CallExpression,
+    nodes.ChainExpression,
+)
 
 
 def spine_child(node: nodes.Node) -> nodes.Node | None:
@@ -142,7 +148,12 @@ class ExpressionLowering:
         """The value in a temporary, evaluated now, unless it cannot change later."""
         if value[0] in _CONSTANTS or (value[0] == "slot" and value[1] in self.temporaries):
             return value
-        if isinstance(node, nodes.Identifier) and node.binding is not None and not node.binding.assigned and not node.tdz:
+        if (
+            isinstance(node, nodes.Identifier)
+            and node.binding is not None
+            and not node.binding.assigned
+            and not node.tdz
+        ):
             return value
         return self.spill_always(value, node)
 
@@ -287,7 +298,11 @@ class ExpressionLowering:
         if isinstance(node, nodes.AwaitExpression):
             self.suspend(node, None)
             return
-        if isinstance(node, nodes.AssignmentExpression) and node.operator == "=" and isinstance(node.left, nodes.Identifier):
+        if (
+            isinstance(node, nodes.AssignmentExpression)
+            and node.operator == "="
+            and isinstance(node.left, nodes.Identifier)
+        ):
             self.store_variable(node.left, self.expression(node.right))
             return
         if isinstance(node, nodes.UpdateExpression) and not node.prefix:
@@ -383,7 +398,12 @@ class ExpressionLowering:
 
     def unary(self, node: nodes.UnaryExpression) -> Node:
         argument, operator = node.argument, node.operator
-        if operator == "typeof" and isinstance(argument, nodes.Identifier) and argument.binding is None and argument.name not in GLOBAL_NAMES:
+        if (
+            operator == "typeof"
+            and isinstance(argument, nodes.Identifier)
+            and argument.binding is None
+            and argument.name not in GLOBAL_NAMES
+        ):
             return ["string", "undefined"]
         if operator == "delete":
             return self.delete(argument)
@@ -438,13 +458,22 @@ class ExpressionLowering:
             value = self.choose(item.operator, value, item.right, item)
         return value
 
-    def choose(self, operator: str, value: Node, right: nodes.Node, node: nodes.Node, store: Callable[[Node], Node] | None = None) -> Node:
+    def choose(
+        self,
+        operator: str,
+        value: Node,
+        right: nodes.Node,
+        node: nodes.Node,
+        store: Callable[[Node], Node] | None = None,
+    ) -> Node:
         """``value && right`` and its siblings, by statements; ``store`` is applied to the right side."""
         slot = self.new_slot("")
         self.temporaries.discard(slot)
         self.set_slot(slot, value, node)
         held: Node = ["slot", slot]
-        test: Node = ["unary", "nullish", held] if operator == "??" else held if operator == "&&" else ["unary", "!", held]
+        test: Node = (
+            ["unary", "nullish", held] if operator == "??" else held if operator == "&&" else ["unary", "!", held]
+        )
 
         def fill() -> None:
             result = self.expression(right)
@@ -456,7 +485,12 @@ class ExpressionLowering:
 
     def conditional(self, node: nodes.ConditionalExpression) -> Node:
         if not self.needs_statements(node):
-            return ["conditional", self.expression(node.test), self.expression(node.consequent), self.expression(node.alternate)]
+            return [
+                "conditional",
+                self.expression(node.test),
+                self.expression(node.consequent),
+                self.expression(node.alternate),
+            ]
         slot = self.new_slot("")
         arms: list[Any] = []
         test = self.expression(node.test)
@@ -536,7 +570,13 @@ class ExpressionLowering:
         text = self.text(link.object)
         if not link.computed:
             assert isinstance(link.property, nodes.Identifier), "plain names are identifiers"
-            return ["delete_member" if delete else "get_member", owner, link.property.name, text, self.position(link.property)]
+            return [
+                "delete_member" if delete else "get_member",
+                owner,
+                link.property.name,
+                text,
+                self.position(link.property),
+            ]
         if self.needs_statements(link.property):
             owner = self.spill(owner, owner_node)
         key = self.expression(link.property)
@@ -544,7 +584,9 @@ class ExpressionLowering:
             key = self.spill(key, link.property)
         return ["delete_index" if delete else "get_index", owner, key, text, self.position(link.property)]
 
-    def call_member(self, link: nodes.MemberExpression, call: nodes.CallExpression, owner: Node, owner_node: nodes.Node) -> Node:
+    def call_member(
+        self, link: nodes.MemberExpression, call: nodes.CallExpression, owner: Node, owner_node: nodes.Node
+    ) -> Node:
         pending = any(self.needs_statements(argument) for argument in call.arguments) or self.is_deep(call)
         text = self.text(link)
         if not link.computed:
@@ -568,7 +610,9 @@ class ExpressionLowering:
         self.emit("expr", got, self.position(link))
         return owner
 
-    def optional(self, links: list[nodes.Expression], value: Node, value_node: nodes.Node, end: nodes.Node, delete: bool) -> Node:
+    def optional(
+        self, links: list[nodes.Expression], value: Node, value_node: nodes.Node, end: nodes.Node, delete: bool
+    ) -> Node:
         """``value?.rest``: undefined (for delete: true) when the value is missing, else the rest of the chain."""
         first = links[0]
         missing: Node = ["true"] if delete else ["undefined"]
@@ -662,7 +706,9 @@ class ExpressionLowering:
         slot = self.new_slot("")
         return ["assign", ["slot", slot], value], ["slot", slot]
 
-    def update_member(self, left: nodes.MemberExpression, right: nodes.Expression, operator: str, node: nodes.Node) -> Node:
+    def update_member(
+        self, left: nodes.MemberExpression, right: nodes.Expression, operator: str, node: nodes.Node
+    ) -> Node:
         needs = self.needs_statements(node)
         parts = [left.object, left.property] if left.computed else [left.object]
         values = self.operands(*parts, within=node)
@@ -672,14 +718,18 @@ class ExpressionLowering:
             short = operator[:-1]
             current = self.get_property(left, owner_first, key_first)
             if needs:
-                return self.choose(short, current, right, node, store=lambda value: self.set_property(left, owner, key, value))
+                return self.choose(
+                    short, current, right, node, store=lambda value: self.set_property(left, owner, key, value)
+                )
             kind = {"&&": "and", "||": "or", "??": "coalesce"}[short]
             return [kind, current, self.set_property(left, owner, key, self.expression(right))]
         if needs:
             current = self.spill_always(self.get_property(left, owner, key), left)
             return self.set_property(left, owner, key, ["binary", operator[:-1], current, self.expression(right)])
         current = self.get_property(left, owner, key)
-        return self.set_property(left, owner_first, key_first, ["binary", operator[:-1], current, self.expression(right)])
+        return self.set_property(
+            left, owner_first, key_first, ["binary", operator[:-1], current, self.expression(right)]
+        )
 
     def update(self, node: nodes.UpdateExpression) -> Node:
         step = "inc" if node.operator == "++" else "dec"
@@ -693,7 +743,10 @@ class ExpressionLowering:
                 return ["assign", variable, ["unary", step, current]]
             slot = self.new_slot("")
             old: Node = ["slot", slot]
-            return ["sequence", [["assign", old, ["unary", "+", current]], ["assign", variable, ["unary", step, old]], old]]
+            return [
+                "sequence",
+                [["assign", old, ["unary", "+", current]], ["assign", variable, ["unary", step, old]], old],
+            ]
         assert isinstance(target, nodes.MemberExpression), "the parser allows no other target"
         needs = self.needs_statements(node)
         parts = [target.object, target.property] if target.computed else [target.object]
@@ -701,7 +754,9 @@ class ExpressionLowering:
         owner_first, owner = self.hold(values[0], target.object, needs)
         key_first, key = self.hold(values[1], target.property, needs) if target.computed else (None, None)
         if node.prefix:
-            return self.set_property(target, owner_first, key_first, ["unary", step, self.get_property(target, owner, key)])
+            return self.set_property(
+                target, owner_first, key_first, ["unary", step, self.get_property(target, owner, key)]
+            )
         slot = self.new_slot("")
         old = ["slot", slot]
         return [
@@ -731,7 +786,9 @@ class ExpressionLowering:
                 elif isinstance(key, nodes.Literal) and isinstance(key.value, str):
                     parts.append(dot + key.value)
                 else:
-                    inner = self.text(key) if not isinstance(key, nodes.Literal) else self.unit.source[key.start : key.end]
+                    inner = (
+                        self.text(key) if not isinstance(key, nodes.Literal) else self.unit.source[key.start : key.end]
+                    )
                     parts.append(f"{'?.' if node.optional else ''}[{inner or '(intermediate value)'}]")
                 node = node.object
             elif isinstance(node, nodes.CallExpression):

@@ -75,9 +75,9 @@ class StatementLowering(PatternLowering):
         if marked:
             self.emit("tdz", marked)
         for function in scope.functions:
-            binding = function.id.binding
-            assert binding is not None, "declared functions are bound"
-            self.emit("set", self.variable(binding), self.closure(function), self.position(function))
+            declared = function.id.binding
+            assert declared is not None, "declared functions are bound"
+            self.emit("set", self.variable(declared), self.closure(function), self.position(function))
 
     def statements(self, body: list[nodes.Statement]) -> None:
         for item in body:
@@ -358,7 +358,12 @@ class StatementLowering(PatternLowering):
         position = self.position(node)
         owner = self.spill_always(self.expression(node.right), node.right)
         slot = self.new_slot("")
-        skip = ["if", [[["unary", "!", ["for_in_has", owner[1], slot]], [["continue", target.continue_label]]]], [], position]
+        skip = [
+            "if",
+            [[["unary", "!", ["for_in_has", owner[1], slot]], [["continue", target.continue_label]]]],
+            [],
+            position,
+        ]
         body = [skip, *self.round(node, target, slot)]
         keys: Node = ["for_in_keys", owner]
         if _contains_await(body):

@@ -227,7 +227,9 @@ def set_member(owner: Value, name: str, value: Value, text: str | None) -> Value
     if kind is float or kind is bool:
         what = "number" if kind is float else "boolean"
         throw_type_error(f"Cannot create property '{name}' on {what} '{describe(owner)}'")
-    raise UnsupportedError(f"properties can be set on objects, arrays and errors only, not `{name}` on {describe_kind(owner)}")
+    raise UnsupportedError(
+        f"properties can be set on objects, arrays and errors only, not `{name}` on {describe_kind(owner)}"
+    )
 
 
 def describe_kind(value: Value) -> str:
@@ -248,7 +250,9 @@ def _set_element(array: list[Value], index: int, value: Value) -> None:
             raise LimitError(f"an array has more than {ARRAY_LENGTH_MAX} elements")
         array.append(value)
     else:
-        raise UnsupportedError(f"writing element {index} of an array of {length} would leave holes; use push, or an object")
+        raise UnsupportedError(
+            f"writing element {index} of an array of {length} would leave holes; use push, or an object"
+        )
 
 
 def _set_length(array: list[Value], value: Value) -> None:
@@ -328,10 +332,17 @@ def has_property(key: Value, owner: Value) -> bool:
             return index < len(owner)
         return name == "length" or name in METHODS[list] or name in OBJECT_PROTOTYPE_NAMES
     if kind is JSError:
-        return name in owner.props or name in ("name", "message") or name in METHODS[JSError] or name in OBJECT_PROTOTYPE_NAMES
+        return (
+            name in owner.props
+            or name in ("name", "message")
+            or name in METHODS[JSError]
+            or name in OBJECT_PROTOTYPE_NAMES
+        )
     if kind is Builtin or kind is Namespace:
         return name in owner.members or name in OBJECT_PROTOTYPE_NAMES
-    return name in METHODS.get(kind, {}) or name in OBJECT_PROTOTYPE_NAMES or (name == "size" and kind in (JSMap, JSSet))
+    return (
+        name in METHODS.get(kind, {}) or name in OBJECT_PROTOTYPE_NAMES or (name == "size" and kind in (JSMap, JSSet))
+    )
 
 
 # Calling ------------------------------------------------------------------------------------------
@@ -347,7 +358,13 @@ def call(function: Value, text: str | None, *arguments: Value) -> Value:
 
 
 def _shown(value: Value) -> str:
-    return f'"{value}"' if value.__class__ is str else describe(value) if not _is_reference(value) else "(intermediate value)"
+    return (
+        f'"{value}"'
+        if value.__class__ is str
+        else describe(value)
+        if not _is_reference(value)
+        else "(intermediate value)"
+    )
 
 
 def _is_reference(value: Value) -> bool:
@@ -383,7 +400,9 @@ def construct(constructor: Value, text: str | None, *arguments: Value) -> Value:
     if constructor.__class__ is Builtin and constructor.construct is not None:
         return constructor.construct(*arguments)
     if constructor.__class__ is FunctionType:
-        raise UnsupportedError("`new` is only for Error kinds, Map, Set, Date and Promise; call a function that returns an object")
+        raise UnsupportedError(
+            "`new` is only for Error kinds, Map, Set, Date and Promise; call a function that returns an object"
+        )
     throw_type_error(f"{text or _shown(constructor)} is not a constructor")
 
 

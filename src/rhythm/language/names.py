@@ -38,8 +38,9 @@ OUT_NAMES: Final[dict[str, str]] = {
         _TASK,
     ),
     **dict.fromkeys(
-        ["Symbol", "Proxy", "Reflect", "WeakMap", "WeakSet", "WeakRef", "FinalizationRegistry", "Iterator", "ArrayBuffer",
-         "SharedArrayBuffer", "Atomics", "DataView", "Int8Array", "Uint8Array", "Uint8ClampedArray", "Int16Array",
+        ["Symbol", "Proxy", "Reflect", "WeakMap", "WeakSet", "WeakRef", "FinalizationRegistry", "Iterator",
+         "ArrayBuffer", "SharedArrayBuffer",
+         "Atomics", "DataView", "Int8Array", "Uint8Array", "Uint8ClampedArray", "Int16Array",
          "Uint16Array", "Int32Array", "Uint32Array", "Float32Array", "Float64Array", "BigInt64Array", "BigUint64Array"],
         _NO_USE,
     ),
@@ -56,7 +57,7 @@ OUT_NAMES: Final[dict[str, str]] = {
 #: Of the earlier experimental Rhythm: (object, property) -> hint. A property of None stands for any use of the name.
 EARLIER: Final[dict[tuple[str, str | None], str]] = {
     ("Task", "run"): "Task.run(...) is now task(...)",
-    ("Timer", "delay"): "Timer.delay(seconds) is now sleep: `sleep(\"30s\")`, or milliseconds",
+    ("Timer", "delay"): 'Timer.delay(seconds) is now sleep: `sleep("30s")`, or milliseconds',
     ("Signal", "next"): "Signal.next(...) is now signal(...)",
     ("Workflow", "run"): "Workflow.run(...) is now child(...)",
     ("Inputs", None): "inputs are the second parameter: `workflow(ctx, inputs) { … }`",

@@ -24,7 +24,9 @@ WHITESPACE: Final = (
 _DIGIT_CHARACTERS: Final = "0123456789abcdefghijklmnopqrstuvwxyz"
 _SMALL_INTEGERS: Final = {float(number): str(number) for number in range(-128, 1025)}
 _DECIMAL: Final = re.compile(r"([+-]?)([0-9]*)(?:(\.)([0-9]*))?(?:[eE]([+-]?[0-9]+))?", re.ASCII)
-_SHORT_DECIMAL: Final = re.compile(r"[+-]?(?:[0-9]{1,40}(?:\.[0-9]{0,40})?|\.[0-9]{1,40})(?:[eE][+-]?[0-9]{1,9})?", re.ASCII)
+_SHORT_DECIMAL: Final = re.compile(
+    r"[+-]?(?:[0-9]{1,40}(?:\.[0-9]{0,40})?|\.[0-9]{1,40})(?:[eE][+-]?[0-9]{1,9})?", re.ASCII
+)
 _PREFIXED: Final = re.compile(r"0(?:[xX]([0-9a-fA-F]+)|[oO]([0-7]+)|[bB]([01]+))", re.ASCII)
 _PARSE_FLOAT: Final = re.compile(r"[+-]?(?:Infinity|(?:[0-9]+(?:\.[0-9]*)?|\.[0-9]+)(?:[eE][+-]?[0-9]+)?)", re.ASCII)
 
@@ -214,7 +216,9 @@ def string_to_number(text: str) -> float:
         return -_INFINITY if first == "-" else _INFINITY
     prefixed = _PREFIXED.fullmatch(text)
     if prefixed:
-        return integer_text_to_number(prefixed[1] or prefixed[2] or prefixed[3], 16 if prefixed[1] else 8 if prefixed[2] else 2)
+        return integer_text_to_number(
+            prefixed[1] or prefixed[2] or prefixed[3], 16 if prefixed[1] else 8 if prefixed[2] else 2
+        )
     match = _DECIMAL.fullmatch(text)
     if match is None or not (match[2] or match[4]):
         return _NAN

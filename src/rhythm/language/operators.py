@@ -18,7 +18,6 @@ from rhythm.language.values_types import (
     NODE_STRING_LENGTH_MAX,
     OBJECT_TAGS,
     STRING_LENGTH_MAX,
-    UNDEFINED,
     EmptySlots,
     JSDate,
     JSError,
@@ -245,22 +244,22 @@ def mul(a: Value, b: Value) -> float:
 
 def div(a: Value, b: Value) -> float:
     """``a / b``."""
-    a, b = to_number(a), to_number(b)
-    if b:
-        return a / b
-    if a != a or a == 0.0:
+    x, y = to_number(a), to_number(b)
+    if y:
+        return x / y
+    if x != x or x == 0.0:
         return _NAN
-    return math.copysign(_INFINITY, a) * math.copysign(1.0, b)
+    return math.copysign(_INFINITY, x) * math.copysign(1.0, y)
 
 
 def mod(a: Value, b: Value) -> float:
     """``a % b``: the sign of the dividend, NaN for a zero divisor."""
-    a, b = to_number(a), to_number(b)
-    if 0.0 < a < _INFINITY and 0.0 < b < _INFINITY:
-        return a % b  # Not for -0: Python gives 0 there.
-    if b == 0.0 or a != a or b != b or a in (_INFINITY, -_INFINITY):
+    x, y = to_number(a), to_number(b)
+    if 0.0 < x < _INFINITY and 0.0 < y < _INFINITY:
+        return x % y  # Not for -0: Python gives 0 there.
+    if y == 0.0 or x != x or y != y or x in (_INFINITY, -_INFINITY):
         return _NAN
-    return _fmod(a, b)
+    return _fmod(x, y)
 
 
 def power(a: Value, b: Value) -> float:

@@ -18,7 +18,7 @@ from __future__ import annotations
 
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, Literal
 
 from rhythm.language import nodes
 from rhythm.language.diagnostics import Diagnostic, Report
@@ -78,7 +78,11 @@ class Parser(ExpressionParser):
         body: list[nodes.Statement] = []
         if self.at_punctuator("```") or self.report.source.lstrip().startswith("```"):
             self.report.error(
-                "F406", "front matter between triple backticks is not supported", 0, 3, "pass options where you start it"
+                "F406",
+                "front matter between triple backticks is not supported",
+                0,
+                3,
+                "pass options where you start it",
             )
         while self.token.kind != END:
             before = self.index
@@ -172,7 +176,9 @@ class Parser(ExpressionParser):
         self.statement_depth += 1
         if self.statement_depth > STATEMENT_NESTING_MAX * 2:
             self.statement_depth -= 1
-            raise self.fail("F110", f"blocks nest at most {STATEMENT_NESTING_MAX} deep", hint="move the inner part into a function")
+            raise self.fail(
+                "F110", f"blocks nest at most {STATEMENT_NESTING_MAX} deep", hint="move the inner part into a function"
+            )
         try:
             return self.statement_inside()
         finally:
@@ -219,7 +225,9 @@ class Parser(ExpressionParser):
         self.block_depth += 1
         if self.block_depth > STATEMENT_NESTING_MAX:
             self.block_depth -= 1
-            raise self.fail("F110", f"blocks nest at most {STATEMENT_NESTING_MAX} deep", hint="move the inner part into a function")
+            raise self.fail(
+                "F110", f"blocks nest at most {STATEMENT_NESTING_MAX} deep", hint="move the inner part into a function"
+            )
         try:
             body = self.statement_list()
         finally:
@@ -264,7 +272,7 @@ class Parser(ExpressionParser):
             declarations.append(nodes.VariableDeclarator(start, end, target, init))
             if not self.eat(","):
                 break
-        kind = "const" if word.value == "const" else "let"
+        kind: Literal["let", "const"] = "const" if word.value == "const" else "let"
         result = nodes.VariableDeclaration(word.start, declarations[-1].end, kind, declarations)
         if not (in_for and self.at_for_separator()):
             for declarator in declarations:
@@ -278,10 +286,16 @@ class Parser(ExpressionParser):
         if declarator.init is not None:
             return
         if not isinstance(declarator.id, nodes.Identifier):
-            self.report.error("F112", "a pattern needs a value to take apart", declarator.start, declarator.end, "add `= value`")
+            self.report.error(
+                "F112", "a pattern needs a value to take apart", declarator.start, declarator.end, "add `= value`"
+            )
         elif kind == "const":
             self.report.error(
-                "F112", f"`const {declarator.id.name}` has no value", declarator.start, declarator.end, "add `= value`, or write `let`"
+                "F112",
+                f"`const {declarator.id.name}` has no value",
+                declarator.start,
+                declarator.end,
+                "add `= value`, or write `let`",
             )
 
     def function_statement(self) -> nodes.Statement:
@@ -360,7 +374,9 @@ class Parser(ExpressionParser):
         self.expect("(")
         init: nodes.VariableDeclaration | nodes.Expression | None = None
         if self.at_word("var"):
-            self.report.error("F201", "`var` is not supported", self.token.start, self.token.end, "write `let` or `const`")
+            self.report.error(
+                "F201", "`var` is not supported", self.token.start, self.token.end, "write `let` or `const`"
+            )
             init = self.variable_declaration(in_for=True)
         elif self.at_word("const") or (self.at_word("let") and self.peek().value not in (";", "=", "in", ".", ")")):
             init = self.variable_declaration(in_for=True)
@@ -394,7 +410,9 @@ class Parser(ExpressionParser):
                 return self.assignment_target()
         return None
 
-    def for_each(self, start: int, left: nodes.VariableDeclaration | nodes.Pattern | nodes.Expression) -> nodes.Statement:
+    def for_each(
+        self, start: int, left: nodes.VariableDeclaration | nodes.Pattern | nodes.Expression
+    ) -> nodes.Statement:
         of = self.token.value == "of"
         self.advance()
         right = self.assignment() if of else self.expression()
@@ -484,8 +502,10 @@ class Parser(ExpressionParser):
         while self.tokens[probe].kind == NAME and self.tokens[probe + 1].value == ":":
             probe += 2
         is_loop = self.tokens[probe].kind == NAME and self.tokens[probe].value in ("for", "while", "do")
-        if self.tokens[probe].kind == NAME and self.tokens[probe].value in ("function", "async") and (
-            self.tokens[probe].value == "function" or self.tokens[probe + 1].value == "function"
+        if (
+            self.tokens[probe].kind == NAME
+            and self.tokens[probe].value in ("function", "async")
+            and (self.tokens[probe].value == "function" or self.tokens[probe + 1].value == "function")
         ):
             raise self.fail("F119", "a function cannot have a label", hint="remove the label")
         self.labels.append((label.name, is_loop))
@@ -533,7 +553,9 @@ class Parser(ExpressionParser):
             raise self.unexpected("`case` or `default`")
         self.expect(":")
         body: list[nodes.Statement] = []
-        while not (self.at_punctuator("}") or self.at_word("case") or self.at_word("default") or self.token.kind == END):
+        while not (
+            self.at_punctuator("}") or self.at_word("case") or self.at_word("default") or self.token.kind == END
+        ):
             before = self.index
             body.append(self.guarded(self.list_item))
             if self.index == before:

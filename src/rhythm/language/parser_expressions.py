@@ -125,14 +125,18 @@ class ExpressionParser:
 
     def refuse_generator(self) -> None:
         if self.at_punctuator("*"):
-            raise self.fail("F205", "generators are not supported yet", hint="return an array, or use an async function")
+            raise self.fail(
+                "F205", "generators are not supported yet", hint="return an array, or use an async function"
+            )
 
     # --- functions: in the statement parser ---------------------------------------------------------------------------
 
     if TYPE_CHECKING:
 
         def block(self) -> nodes.BlockStatement: ...
-        def function_rest(self, *, is_async: bool, is_arrow: bool) -> tuple[list[nodes.Pattern], nodes.BlockStatement]: ...
+        def function_rest(
+            self, *, is_async: bool, is_arrow: bool
+        ) -> tuple[list[nodes.Pattern], nodes.BlockStatement]: ...
         @contextmanager
         def function(self, *, is_async: bool) -> Iterator[None]: ...
 
@@ -210,7 +214,9 @@ class ExpressionParser:
                     self.advance()
                     return self.arrow(token.start, is_async=True)
         elif token.value == "yield":
-            raise self.fail("F205", "generators are not supported yet", hint="return an array, or use an async function")
+            raise self.fail(
+                "F205", "generators are not supported yet", hint="return an array, or use an async function"
+            )
         return None
 
     def arrow(self, start: int, *, is_async: bool) -> nodes.Expression:
@@ -259,7 +265,9 @@ class ExpressionParser:
                     "end the line before with ; if that is not meant",
                 )
             if operator == "**" and unary_before:
-                raise self.fail("F114", "a unary operator before ** needs parentheses", hint="write (-a) ** b or -(a ** b)")
+                raise self.fail(
+                    "F114", "a unary operator before ** needs parentheses", hint="write (-a) ** b or -(a ** b)"
+                )
             self.advance()
             right_start = self.token
             self.expression_depth += 1
@@ -272,7 +280,10 @@ class ExpressionParser:
                 inner = right.operator if bare and isinstance(right, nodes.LogicalExpression) else None
                 if any(other is not None and (other == "??") != (operator == "??") for other in (mixed, inner)):
                     raise self.fail(
-                        "F113", "?? cannot be mixed with || and && without parentheses", hint="write (a ?? b) || c", token=token
+                        "F113",
+                        "?? cannot be mixed with || and && without parentheses",
+                        hint="write (a ?? b) || c",
+                        token=token,
                     )
                 mixed = operator
                 left = nodes.LogicalExpression(start, right.end, operator, left, right)
@@ -310,15 +321,21 @@ class ExpressionParser:
         self.advance()
         argument = self.nested_unary()
         if token.value == "delete" and isinstance(argument, nodes.Identifier):
-            self.report.error("F121", "a variable cannot be deleted", token.start, argument.end, "delete works on properties")
+            self.report.error(
+                "F121", "a variable cannot be deleted", token.start, argument.end, "delete works on properties"
+            )
         return nodes.UnaryExpression(token.start, argument.end, str(token.value), argument)
 
     def await_expression(self, token: Token) -> nodes.Expression:
         if self.in_parameters:
-            raise self.fail("F106", "`await` cannot stand in a parameter's default", hint="await in the function's body")
+            raise self.fail(
+                "F106", "`await` cannot stand in a parameter's default", hint="await in the function's body"
+            )
         if not self.is_async:
             if self.in_function:
-                raise self.fail("F106", "`await` stands in a function that is not async", hint="write `async` before the function")
+                raise self.fail(
+                    "F106", "`await` stands in a function that is not async", hint="write `async` before the function"
+                )
             raise self.fail("F405", "`await` cannot stand at the top level", hint="await inside the workflow")
         self.advance()
         argument = self.nested_unary()
@@ -368,7 +385,9 @@ class ExpressionParser:
                         expression = nodes.CallExpression(start, end, expression, arguments)
                     continue
             elif token.kind in (TEMPLATE, TEMPLATE_HEAD):
-                raise self.fail("F208", "tagged templates are not supported", hint="call a function with an ordinary template")
+                raise self.fail(
+                    "F208", "tagged templates are not supported", hint="call a function with an ordinary template"
+                )
             break
         if optional:
             return nodes.ChainExpression(start, expression.end, expression)
@@ -394,7 +413,9 @@ class ExpressionParser:
             self.expect("]")
             return nodes.MemberExpression(start, end, expression, key, True, True)
         if self.token.kind in (TEMPLATE, TEMPLATE_HEAD):
-            raise self.fail("F208", "tagged templates are not supported", hint="call a function with an ordinary template")
+            raise self.fail(
+                "F208", "tagged templates are not supported", hint="call a function with an ordinary template"
+            )
         name = self.property_name()
         return nodes.MemberExpression(start, name.end, expression, name, False, True)
 
@@ -459,7 +480,7 @@ class ExpressionParser:
         kind = token.kind
         if kind == NAME:
             return self.word()
-        if kind == NUMBER or kind == STRING:
+        if kind in (NUMBER, STRING):
             self.advance()
             return nodes.Literal(token.start, token.end, token.value)
         if kind == TEMPLATE:
@@ -513,7 +534,9 @@ class ExpressionParser:
         if word == "arguments" and not as_binding:
             raise self.fail("F213", "`arguments` is not supported", hint="use a rest parameter: (...values)")
         if word == "yield":
-            raise self.fail("F205", "generators are not supported yet", hint="return an array, or use an async function")
+            raise self.fail(
+                "F205", "generators are not supported yet", hint="return an array, or use an async function"
+            )
         if word in RESERVED or (as_binding and word in ("eval", "arguments")):
             raise self.fail("F115", f"`{word}` is a reserved word", hint="choose another name" if as_binding else "")
 

@@ -84,17 +84,35 @@ class _Resolver(Checks):
         if not workflows and not broken and not self.report.diagnostics:
             self.report.error("F401", "this file has no workflow", 0, 0, "add `workflow(ctx, inputs) { … }`")
         for extra in workflows[1:]:
-            self.report.error("F402", "a file has one workflow", extra.start, extra.start + 8, "move this one to a file of its own")
+            self.report.error(
+                "F402", "a file has one workflow", extra.start, extra.start + 8, "move this one to a file of its own"
+            )
         for workflow in workflows:
             params = workflow.params
             if len(params) > WORKFLOW_PARAMETERS_MAX:
                 surplus = params[WORKFLOW_PARAMETERS_MAX]
-                self.report.error("F403", "a workflow has at most two parameters", surplus.start, params[-1].end, "write workflow(ctx, inputs)")
-        allowed = (nodes.VariableDeclaration, nodes.FunctionDeclaration, nodes.WorkflowDeclaration, nodes.EmptyStatement, nodes.ErrorNode)
+                self.report.error(
+                    "F403",
+                    "a workflow has at most two parameters",
+                    surplus.start,
+                    params[-1].end,
+                    "write workflow(ctx, inputs)",
+                )
+        allowed = (
+            nodes.VariableDeclaration,
+            nodes.FunctionDeclaration,
+            nodes.WorkflowDeclaration,
+            nodes.EmptyStatement,
+            nodes.ErrorNode,
+        )
         for item in self.file.body:
             if not isinstance(item, allowed):
                 self.report.error(
-                    "F404", "only functions and constants stand beside the workflow", item.start, item.end, "move this into the workflow"
+                    "F404",
+                    "only functions and constants stand beside the workflow",
+                    item.start,
+                    item.end,
+                    "move this into the workflow",
                 )
 
     def visit_workflow(self, node: nodes.WorkflowDeclaration) -> None:
@@ -116,13 +134,21 @@ class _Resolver(Checks):
         scope = self.scope
         existing = scope.bindings.get(name.name)
         clash = existing
-        if clash is None and kind != "param" and scope.kind == "body" and scope.parent is not None and scope.parent.kind == "params":
+        if (
+            clash is None
+            and kind != "param"
+            and scope.kind == "body"
+            and scope.parent is not None
+            and scope.parent.kind == "params"
+        ):
             clash = scope.parent.bindings.get(name.name)
         if clash is None and scope.kind == "block" and scope.parent is not None and scope.parent.kind == "catch":
             clash = scope.parent.bindings.get(name.name)
         if clash is not None:
             line, _ = self.report.lines.position(clash.declaration.start)
-            self.report.error("F303", f"`{name.name}` is already declared in line {line}", name.start, name.end, "choose another name")
+            self.report.error(
+                "F303", f"`{name.name}` is already declared in line {line}", name.start, name.end, "choose another name"
+            )
             if existing is not None:
                 name.binding = existing
                 return existing
@@ -225,7 +251,13 @@ class _Resolver(Checks):
         binding = self.lookup(node.name)
         if binding is None:
             if node.name in names.GLOBAL_NAMES:
-                self.report.error("F305", f"`{node.name}` is a builtin and cannot be assigned to", node.start, node.end, "choose another name")
+                self.report.error(
+                    "F305",
+                    f"`{node.name}` is a builtin and cannot be assigned to",
+                    node.start,
+                    node.end,
+                    "choose another name",
+                )
             else:
                 self.unbound(node)
             return
@@ -233,9 +265,17 @@ class _Resolver(Checks):
         binding.assigned = True
         if binding.kind == "const":
             line, _ = self.report.lines.position(binding.declaration.start)
-            self.report.error("F302", f"`{node.name}` is a constant, declared in line {line}", node.start, node.end, "declare it with `let`")
+            self.report.error(
+                "F302",
+                f"`{node.name}` is a constant, declared in line {line}",
+                node.start,
+                node.end,
+                "declare it with `let`",
+            )
         elif binding.kind == "function-name":
-            self.report.error("F302", f"`{node.name}` is the function's own name and cannot be assigned to", node.start, node.end)
+            self.report.error(
+                "F302", f"`{node.name}` is the function's own name and cannot be assigned to", node.start, node.end
+            )
 
     def refer(self, node: nodes.Identifier, binding: Binding) -> None:
         node.binding = binding
@@ -265,14 +305,20 @@ class _Resolver(Checks):
         if name in names.GLOBAL_NAMES:
             if self.top_level and self.info is self.file.info and name in names.HOST_FUNCTIONS:
                 self.report.error(
-                    "F405", f"`{name}` cannot be used before the workflow runs", node.start, node.end, "use it inside the workflow"
+                    "F405",
+                    f"`{name}` cannot be used before the workflow runs",
+                    node.start,
+                    node.end,
+                    "use it inside the workflow",
                 )
             return
         earlier = names.EARLIER.get((name, None))
         if earlier is not None:
             self.report.error("F406", f"`{name}` is not a name of this language", node.start, node.end, earlier)
         elif name in names.OUT_NAMES:
-            self.report.error("F215", f"`{name}` is not available in flows", node.start, node.end, names.OUT_NAMES[name])
+            self.report.error(
+                "F215", f"`{name}` is not available in flows", node.start, node.end, names.OUT_NAMES[name]
+            )
         elif not typeof and name not in self.unsure_names:
             self.report.error("F301", f"`{name}` is not defined", node.start, node.end, self.suggestion(name))
 
@@ -543,7 +589,13 @@ class _Resolver(Checks):
             if item.computed:
                 self.expression(item.key)
             key = item.key
-            name = "" if item.computed else key.name if isinstance(key, nodes.Identifier) else str(getattr(key, "value", ""))
+            name = (
+                ""
+                if item.computed
+                else key.name
+                if isinstance(key, nodes.Identifier)
+                else str(getattr(key, "value", ""))
+            )
             self.expression(item.value, name)
 
     def unary(self, node: nodes.UnaryExpression) -> None:

@@ -22,12 +22,12 @@ BAD: Final = "bad"  #: could not be read; its diagnostic is already reported
 END: Final = "end"
 
 KEYWORDS: Final = frozenset(
-    "await break case catch class const continue debugger default delete do else enum export extends false finally for "
-    "function if import in instanceof new null return super switch this throw true try typeof var void while with".split()
+    "await break case catch class const continue debugger default delete do else enum export extends false finally "
+    "for function if import in instanceof new null return super switch this throw true try typeof var void while "
+    "with".split()
 )
 STRICT_RESERVED: Final = frozenset("implements interface let package private protected public static yield".split())
 RESERVED: Final = KEYWORDS | STRICT_RESERVED
-
 
 
 class Token:

@@ -1,10 +1,10 @@
 """The values of the flow language and what can be done with them: one door to the modules that hold them.
 
-    values_types   classes of values, exceptions, tables of builtins, the running realm
-    values_map     Map, Set, iterators
-    numbers        number texts, ToInt32 and so on
-    operators      coercions, arithmetic, comparison
-    members        properties, calls, iteration
+values_types   classes of values, exceptions, tables of builtins, the running realm
+values_map     Map, Set, iterators
+numbers        number texts, ToInt32 and so on
+operators      coercions, arithmetic, comparison
+members        properties, calls, iteration
 """
 
 from __future__ import annotations
@@ -87,15 +87,76 @@ from rhythm.language.values_types import (
 )
 
 __all__ = [
-    "ActivationBudgetExceeded", "ARRAY_LENGTH_MAX", "BUILTINS", "DONE", "METHODS", "MISSING", "STRING_LENGTH_MAX", "TDZ", "UNDEFINED",
-    "Builtin", "BuiltinMethod", "DeadlockError", "EmptySlots", "FatalError", "JSDate", "JSError", "JSIterator",
-    "JSMap", "JSSet", "JSThrow", "LimitError", "Marker", "Namespace", "NativeFunction", "Undefined",
-    "UnsupportedError", "Value",
-    "add", "builtin_named", "call", "call_index", "call_method", "caught", "construct", "current_realm",
-    "delete_index", "delete_member", "describe", "eq", "flow_stack", "for_in_keys", "for_of_iterator", "get_index",
-    "get_member", "has_property", "instance_of", "is_callable", "is_object", "iterate", "number_to_string",
-    "object_rest", "ordered_keys", "own_keys", "own_value", "same_value", "same_value_zero", "set_current_realm",
-    "set_index", "set_member", "spread_into_list", "spread_into_object", "strict_eq", "throw_range_error",
-    "throw_reference_error", "throw_type_error", "to_number", "to_object_check", "to_primitive", "to_property_key",
-    "to_string", "truthy", "typeof",
+    "ARRAY_LENGTH_MAX",
+    "BUILTINS",
+    "DONE",
+    "METHODS",
+    "MISSING",
+    "STRING_LENGTH_MAX",
+    "TDZ",
+    "UNDEFINED",
+    "ActivationBudgetExceeded",
+    "Builtin",
+    "BuiltinMethod",
+    "DeadlockError",
+    "EmptySlots",
+    "FatalError",
+    "JSDate",
+    "JSError",
+    "JSIterator",
+    "JSMap",
+    "JSSet",
+    "JSThrow",
+    "LimitError",
+    "Marker",
+    "Namespace",
+    "NativeFunction",
+    "Undefined",
+    "UnsupportedError",
+    "Value",
+    "add",
+    "builtin_named",
+    "call",
+    "call_index",
+    "call_method",
+    "caught",
+    "construct",
+    "current_realm",
+    "delete_index",
+    "delete_member",
+    "describe",
+    "eq",
+    "flow_stack",
+    "for_in_keys",
+    "for_of_iterator",
+    "get_index",
+    "get_member",
+    "has_property",
+    "instance_of",
+    "is_callable",
+    "is_object",
+    "iterate",
+    "number_to_string",
+    "object_rest",
+    "ordered_keys",
+    "own_keys",
+    "own_value",
+    "same_value",
+    "same_value_zero",
+    "set_current_realm",
+    "set_index",
+    "set_member",
+    "spread_into_list",
+    "spread_into_object",
+    "strict_eq",
+    "throw_range_error",
+    "throw_reference_error",
+    "throw_type_error",
+    "to_number",
+    "to_object_check",
+    "to_primitive",
+    "to_property_key",
+    "to_string",
+    "truthy",
+    "typeof",
 ]  # fmt: skip

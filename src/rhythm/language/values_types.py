@@ -77,7 +77,7 @@ MISSING: Final = Marker("MISSING")  #: "No such property", told apart from undef
 # Exceptions --------------------------------------------------------------------------------------
 
 
-class JSThrow(Exception):  # noqa: N818 - the name is the concept: a flow `throw` on its way up
+class JSThrow(Exception):
     """A value thrown by flow code or by a builtin; flow code can catch it."""
 
     def __init__(self, value: Value) -> None:

@@ -1,11 +1,12 @@
 """Workflows: the thread they run on, and the cache of their heaps.
 
 Claims and parents' next steps are handed over in batches; the thread runs them one after the other under the watchdog
-and hands the results back to the event loop in batches of at most SLICE_SECONDS, so that a long activation delays others
-but no task, no exchange and no heartbeat.
+and hands the results back to the event loop in batches of at most SLICE_SECONDS, so that a long activation delays
+others but no task, no exchange and no heartbeat.
 
-A decoded heap may be kept for the next activation of the same version. It is taken out when an activation begins, and put
-back only when its commit is confirmed, with the new version. Whatever goes wrong, the stored snapshot is what counts.
+A decoded heap may be kept for the next activation of the same version. It is taken out when an activation begins, and
+put back only when its commit is confirmed, with the new version. Whatever goes wrong, the stored snapshot is what
+counts.
 """
 
 from __future__ import annotations

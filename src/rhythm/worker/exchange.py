@@ -1,15 +1,15 @@
 """The loop of exchanges: reports out, claims in.
 
 While one exchange is in flight, reports gather; the next one carries all of them and asks for more work. At most
-IN_FLIGHT_MAX are in flight, on connections of their own, so that Postgres and Python overlap. A batch of claims is split
-by the first exchange that reports some of its members: until its answer brings the new tokens, no other exchange reports
-members of that batch.
+IN_FLIGHT_MAX are in flight, on connections of their own, so that Postgres and Python overlap. A batch of claims is
+split by the first exchange that reports some of its members: until its answer brings the new tokens, no other exchange
+reports members of that batch.
 
 Unknown outcomes. When an exchange fails because the database went away, nobody knows whether it was committed. Its
 reports stay here, nothing more is sent until every other exchange has ended, and then the database is asked what this
 incarnation holds (``held``): what it still holds is sent again, under its present token; what it does not hold any more
-was committed, or taken over, and is dropped; what it holds and we have never seen was claimed by the lost answer, and is
-run. So nothing is guessed and nothing is sent twice.
+was committed, or taken over, and is dropped; what it holds and we have never seen was claimed by the lost answer, and
+is run. So nothing is guessed and nothing is sent twice.
 
 Data errors. If an exchange fails on data, its reports are sent in halves until the culprit stands alone; that one fails
 with OutcomeRefused, the others go through.
@@ -32,6 +32,7 @@ import logging
 import time
 import uuid
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any, Final
 
 import msgspec
@@ -207,13 +208,17 @@ class Exchange:
         if claims:
             self._claims_in_flight += 1
             self._look = False
-        flight = asyncio.create_task(self._fly(reports, backs, batches, tasks, workflows), name="rhythm-exchange")
+        flight = asyncio.create_task(self._fly(reports, backs, tasks, workflows), name="rhythm-exchange")
         self._flights.add(flight)
-        flight.add_done_callback(self._landed)
+        flight.add_done_callback(partial(self._landed, batches, claims))
         return True
 
-    def _landed(self, flight: asyncio.Task[None]) -> None:
+    def _landed(self, batches: set[int], claims: bool, flight: asyncio.Task[None]) -> None:
+        # Here and not in the flight: one that is cancelled before its first step never runs its own last lines.
         self._flights.discard(flight)
+        self._splitting -= batches
+        if claims:
+            self._claims_in_flight -= 1
         self._wake.set()
         if not flight.cancelled() and (error := flight.exception()) is not None:
             logger.error("an exchange failed unexpectedly", exc_info=error)
@@ -263,9 +268,7 @@ class Exchange:
 
     # --- one exchange ---
 
-    async def _fly(
-        self, reports: list[Report], backs: list[Held], batches: set[int], tasks: int, workflows: int
-    ) -> None:
+    async def _fly(self, reports: list[Report], backs: list[Held], tasks: int, workflows: int) -> None:
         try:
             await self._send(reports, backs, tasks, workflows)
         except (DatabaseUnavailable, asyncio.CancelledError) as error:
@@ -277,10 +280,6 @@ class Exchange:
             logger.warning("exchange failed, its outcome is unknown: %s", error)
         except IncarnationDead:
             self._dead = True
-        finally:
-            self._splitting -= batches
-            if tasks or workflows:
-                self._claims_in_flight -= 1
 
     async def _send(self, reports: list[Report], backs: list[Held], tasks: int, workflows: int) -> None:
         request = self._request(reports, backs, tasks, workflows)
@@ -451,7 +450,7 @@ class Exchange:
             await asyncio.wait(self._flights, timeout=self.poll_interval)
             return
         try:
-            held = await self.store.held(self.incarnation, list(self.held))
+            held = await self.store.held(self.incarnation, [mine.claim for mine in self.held.values()])
         except IncarnationDead:
             self._dead = True
             return

@@ -1,7 +1,7 @@
 """Maintenance: what is due in the database, and what dead workers left behind.
 
-Any worker may do any of it at any time; the SQL function elects one where that matters. This loop calls it at least every
-IDLE_FACTOR poll intervals, and exactly when the next thing known to be due is due.
+Any worker may do any of it at any time; the SQL function elects one where that matters. This loop calls it at least
+every IDLE_FACTOR poll intervals, and exactly when the next thing known to be due is due.
 """
 
 from __future__ import annotations

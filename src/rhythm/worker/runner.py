@@ -1,8 +1,8 @@
 """Tasks: from a claim to an outcome.
 
-An ``async def`` task that contains no await cannot suspend: it is stepped once, without an asyncio Task around it. Every
-other one gets a Task of its own, at most ``async_max`` at a time; ``def`` tasks run in ``threads_max`` threads. What is
-claimed beyond that waits here in order. Long batches give the loop a turn every SLICE_SECONDS.
+An ``async def`` task that contains no await cannot suspend: it is stepped once, without an asyncio Task around it.
+Every other one gets a Task of its own, at most ``async_max`` at a time; ``def`` tasks run in ``threads_max`` threads.
+What is claimed beyond that waits here in order. Long batches give the loop a turn every SLICE_SECONDS.
 
 An attempt that runs into its timeout fails with type "timeout": an async task is cancelled; a thread cannot be stopped,
 its result is ignored when it comes. Nothing a task does or returns gets out of here but as an outcome.
@@ -252,7 +252,8 @@ class TaskRunner:
     def _timeout(self, held: Held) -> TaskTimeout:
         claim = held.claim
         return TaskTimeout(
-            f"attempt {claim.attempt} of task {claim.name!r} took longer than its timeout of {claim.timeout_seconds:g} s"
+            f"attempt {claim.attempt} of task {claim.name!r} took longer than its timeout "
+            f"of {claim.timeout_seconds:g} s"
         )
 
     # --- outcomes ---

@@ -2,10 +2,10 @@
 
 Workflow code runs between two suspensions without giving way. Counting steps would double the cost of every loop, so
 nothing is counted: a monitor thread looks at the clock. It knows the number of the running activation and the thread it
-runs on; when the budget is over it raises ActivationBudgetExceeded in that thread (PyThreadState_SetAsyncExc), under the
-lock, only while that number is current, and again every REPEAT_SECONDS until it changes. The end of an activation takes
-the lock, changes the number and clears an exception that is still pending, so the next activation is never hit. The
-interrupted heap is thrown away; generated code cannot catch the exception.
+runs on; when the budget is over it raises ActivationBudgetExceeded in that thread (PyThreadState_SetAsyncExc), under
+the lock, only while that number is current, and again every REPEAT_SECONDS until it changes. The end of an activation
+takes the lock, changes the number and clears an exception that is still pending, so the next activation is never hit.
+The interrupted heap is thrown away; generated code cannot catch the exception.
 
 Code inside C does not notice. Whoever is still stuck after STUCK_BUDGETS budgets is reported to ``on_stuck``, and the
 worker gives its process up.

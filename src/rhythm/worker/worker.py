@@ -1,10 +1,11 @@
 """The worker's life: connect, register, run, drain.
 
 One incarnation is one start of a worker, with an id of its own. When it is declared dead (its heartbeat did not come
-through for too long) everything it held has been taken over; it lets go of all of it and begins again as a new incarnation.
+through for too long) everything it held has been taken over; it lets go of all of it and begins again as a new
+incarnation.
 
-Draining: claim nothing more, hand back what has not begun, wait for what has, up to ``drain_timeout``; then let go: what is
-still running is handed back uncharged. Cancelling ``run`` lets go at once.
+Draining: claim nothing more, hand back what has not begun, wait for what has, up to ``drain_timeout``; then let go:
+what is still running is handed back uncharged. Cancelling ``run`` lets go at once.
 """
 
 from __future__ import annotations
@@ -90,7 +91,9 @@ class Worker(Work):
         """
         assert not self._running, "a worker runs once"
         self._running = True
-        url: str = self.database_url or await asyncio.to_thread(resolve_database_url, self.config)
+        url = self.database_url
+        if url is None:
+            url = await asyncio.to_thread(resolve_database_url, self.config)
         for task in self.tasks.values():
             task.prepare()
         store = await Store.connect(
@@ -230,7 +233,7 @@ class Worker(Work):
         exchange.hand_back(runner.take_waiting())
         try:
             async with asyncio.timeout(self.config.drain_timeout):
-                while not exchange.is_idle and not loop.done():
+                while not exchange.is_idle and not loop.done():  # noqa: ASYNC110  (many things change it)
                     await asyncio.sleep(0.01)  # the loop itself is waited for by what it holds
         except TimeoutError:
             await self._let_go(exchange, runner)
@@ -251,7 +254,7 @@ class Worker(Work):
         exchange.hand_back(back)
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(LAST_EXCHANGE_SECONDS):
-                while exchange.reports or exchange.hand_backs or exchange._flights:
+                while exchange.reports or exchange.hand_backs or exchange._flights:  # noqa: ASYNC110  (as above)
                     await asyncio.sleep(0.01)  # as above
 
     # --- for the exchange ---

@@ -12,7 +12,6 @@ from typing import Final
 
 from rhythm.language.builtins.support import callback, integer, relative, unsupported
 from rhythm.language.members import iterate, spread_into_list
-
 from rhythm.language.operators import DEFAULT_TEXT, describe, same_value_zero, strict_eq, to_number, to_string, too_long
 from rhythm.language.values_map import (
     ARRAY_ENTRIES,
@@ -30,12 +29,13 @@ from rhythm.language.values_types import (
     UNDEFINED,
     Builtin,
     EmptySlots,
+    JSThrow,
     LimitError,
+    UnsupportedError,
     Value,
+    register_methods,
     throw_range_error,
     throw_type_error,
-    register_methods,
-    UnsupportedError,
 )
 
 Array = list[Value]
@@ -105,7 +105,9 @@ def _fill(array: Array, value: Value = UNDEFINED, start: Value = UNDEFINED, end:
     return array
 
 
-def _copy_within(array: Array, target: Value = UNDEFINED, start: Value = UNDEFINED, end: Value = UNDEFINED, *_: Value) -> Array:
+def _copy_within(
+    array: Array, target: Value = UNDEFINED, start: Value = UNDEFINED, end: Value = UNDEFINED, *_: Value
+) -> Array:
     length = len(array)
     to = relative(target, length, 0)
     first, last = relative(start, length, 0), relative(end, length, length)
@@ -386,7 +388,7 @@ def _check_comparison(compare: Value) -> None:
     if compare is not UNDEFINED:
         try:
             callback(compare)
-        except Exception:
+        except JSThrow:
             throw_type_error("The comparison function must be either a function or undefined")
 
 
@@ -416,7 +418,10 @@ def join(array: Array, separator: Value = UNDEFINED, *_: Value) -> str:
         return ""
     active.add(id(array))
     try:
-        parts = ["" if item is None or item is UNDEFINED else item if item.__class__ is str else to_string(item) for item in array]
+        parts = [
+            "" if item is None or item is UNDEFINED else item if item.__class__ is str else to_string(item)
+            for item in array
+        ]
     finally:
         active.discard(id(array))
     length = sum(map(len, parts)) + len(glue) * max(0, len(parts) - 1)
@@ -433,11 +438,14 @@ register_methods(
     "Array",
     {
         "at": _at, "concat": _concat, "copyWithin": _copy_within, "every": _every, "fill": _fill, "filter": _filter,
-        "find": _find, "findIndex": _find_index, "findLast": _find_last, "findLastIndex": _find_last_index, "flat": _flat,
+        "find": _find, "findIndex": _find_index, "findLast": _find_last, "findLastIndex": _find_last_index,
+        "flat": _flat,
         "flatMap": _flat_map, "forEach": _for_each, "includes": _includes, "indexOf": _index_of, "join": join,
         "lastIndexOf": _last_index_of, "map": _map, "pop": _pop, "push": _push, "reduce": _reduce,
-        "reduceRight": _reduce_right, "reverse": _reverse, "shift": _shift, "slice": _slice, "some": _some, "sort": _sort,
-        "splice": _splice, "toReversed": lambda array, *_: array[::-1], "toSorted": _to_sorted, "toSpliced": _to_spliced,
+        "reduceRight": _reduce_right, "reverse": _reverse, "shift": _shift, "slice": _slice, "some": _some,
+        "sort": _sort,
+        "splice": _splice, "toReversed": lambda array, *_: array[::-1], "toSorted": _to_sorted,
+        "toSpliced": _to_spliced,
         "toString": lambda array, *_: join(array), "toLocaleString": _LOCALE, "unshift": _unshift, "with": _with,
         "keys": lambda array, *_: JSIterator(ARRAY_KEYS, array),
         "values": lambda array, *_: JSIterator(ARRAY_VALUES, array),
@@ -450,7 +458,9 @@ def _holes_join(slots: EmptySlots, separator: Value = UNDEFINED, *_: Value) -> s
     return join([UNDEFINED] * slots.length, separator)
 
 
-def _holes_fill(slots: EmptySlots, value: Value = UNDEFINED, start: Value = UNDEFINED, end: Value = UNDEFINED, *_: Value) -> Array:
+def _holes_fill(
+    slots: EmptySlots, value: Value = UNDEFINED, start: Value = UNDEFINED, end: Value = UNDEFINED, *_: Value
+) -> Array:
     if relative(start, slots.length, 0) > 0 or relative(end, slots.length, slots.length) < slots.length:
         raise UnsupportedError("Array(n).fill must fill all of it")
     return [value] * slots.length
@@ -483,7 +493,11 @@ def _array(*arguments: Value) -> Value:
 
 def _from(source: Value = UNDEFINED, function: Value = UNDEFINED, *_: Value) -> Array:
     if source is None or source is UNDEFINED:
-        throw_type_error(f"{describe(source)} is not iterable" if source is UNDEFINED else "object null is not iterable (cannot read property Symbol(Symbol.iterator))")
+        throw_type_error(
+            f"{describe(source)} is not iterable"
+            if source is UNDEFINED
+            else "object null is not iterable (cannot read property Symbol(Symbol.iterator))"
+        )
     f = None if function is UNDEFINED else callback(function)
     kind = source.__class__
     result: Array = []

@@ -53,5 +53,8 @@ def _logger(level: str) -> Callable[..., Value]:
 
 CONSOLE = Namespace(
     "console",
-    {name: Builtin(f"console.{name}", _logger("info" if name == "log" else name)) for name in ("log", "info", "warn", "error", "debug")},
+    {
+        name: Builtin(f"console.{name}", _logger("info" if name == "log" else name))
+        for name in ("log", "info", "warn", "error", "debug")
+    },
 )

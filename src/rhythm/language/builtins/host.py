@@ -56,7 +56,8 @@ class StartChild:
     name: str
     inputs: bytes  #: JSON.
     #: Only what the call has set: key, retries, retry, timeout_seconds, deadline_seconds, queue, priority,
-    #: delay_seconds, on_cancel, cancellable. `retry` holds initial and max (seconds), factor, jitter, retry_on, no_retry_on.
+    #: delay_seconds, on_cancel, cancellable. `retry` holds initial and max (seconds), factor, jitter, retry_on,
+    #: no_retry_on.
     options: dict[str, Any] = field(default_factory=dict)
 
 
@@ -249,7 +250,7 @@ def _name(value: Value, what: str) -> str:
         throw_type_error(f"the name of a {what} must have 1 to {NAME_LENGTH_MAX} characters")
     if not value.isprintable():
         throw_type_error(f"the name of a {what} must not have control characters or half an emoji in it")
-    return value  # type: ignore[no-any-return]  # checked by class above
+    return value
 
 
 def _milliseconds(value: Value, what: str) -> float:
@@ -379,4 +380,3 @@ HOST_GLOBALS: Final[dict[str, Builtin]] = {
     "signal": SIGNAL,
     "cancel": CANCEL,
 }
-

@@ -17,7 +17,15 @@ from rhythm.language.values_map import (
     JSMap,
     JSSet,
 )
-from rhythm.language.values_types import DONE, OBJECT_TAGS, UNDEFINED, Builtin, Value, register_methods, throw_type_error
+from rhythm.language.values_types import (
+    DONE,
+    OBJECT_TAGS,
+    UNDEFINED,
+    Builtin,
+    Value,
+    register_methods,
+    throw_type_error,
+)
 
 
 def _next(iterator: JSIterator, *_: Value) -> Value:

@@ -1,4 +1,4 @@
-"""JSON: parse with a reviver, stringify with a replacer, both walked in Python so that callbacks stay off the C stack."""
+"""JSON: parse with a reviver, stringify with a replacer; walked in Python, so that callbacks stay off the C stack."""
 
 from __future__ import annotations
 
@@ -185,7 +185,10 @@ class _Writer:
 
 def _circular(value: Value) -> str:
     tag = OBJECT_TAGS.get(value.__class__, "Object")
-    return f"Converting circular structure to JSON\n    --> starting at object with constructor '{tag}'\n    --- property closes the circle"
+    return (
+        "Converting circular structure to JSON\n"
+        f"    --> starting at object with constructor '{tag}'\n    --- property closes the circle"
+    )
 
 
 def _to_json(value: Value, key: str) -> Value:

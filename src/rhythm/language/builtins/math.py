@@ -14,7 +14,9 @@ _NAN = math.nan
 _INF = math.inf
 
 
-def _guarded(function: Callable[[float], float], overflow: Callable[[float], float] = lambda x: _INF) -> Callable[..., float]:
+def _guarded(
+    function: Callable[[float], float], overflow: Callable[[float], float] = lambda x: _INF
+) -> Callable[..., float]:
     """A function of the C library with JavaScript's answers where Python raises."""
 
     def call(value: Value = UNDEFINED, *_: Value) -> float:

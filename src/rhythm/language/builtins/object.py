@@ -143,7 +143,8 @@ OBJECT = Builtin(
         **{
             name: Builtin(f"Object.{name}", unsupported(f"Object.{name} {_LATER}"))
             for name in (
-                "freeze", "isFrozen", "seal", "isSealed", "preventExtensions", "isExtensible", "create", "defineProperty",
+                "freeze", "isFrozen", "seal", "isSealed", "preventExtensions", "isExtensible", "create",
+                "defineProperty",
                 "defineProperties", "getPrototypeOf", "setPrototypeOf", "getOwnPropertyDescriptor",
                 "getOwnPropertyDescriptors", "getOwnPropertyNames", "getOwnPropertySymbols",
             )

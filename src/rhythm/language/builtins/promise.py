@@ -105,6 +105,8 @@ PROMISE = Builtin(
         "allSettled": Builtin("Promise.allSettled", lambda values=UNDEFINED, *_: _combine("allSettled", values)),
         "any": Builtin("Promise.any", lambda values=UNDEFINED, *_: _combine("any", values)),
         "race": Builtin("Promise.race", lambda values=UNDEFINED, *_: _combine("race", values)),
-        "withResolvers": Builtin("Promise.withResolvers", unsupported(f"Promise.withResolvers {_LATER}; use new Promise")),
+        "withResolvers": Builtin(
+            "Promise.withResolvers", unsupported(f"Promise.withResolvers {_LATER}; use new Promise")
+        ),
     },
 )

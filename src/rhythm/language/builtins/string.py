@@ -1,10 +1,11 @@
-"""String: methods over UTF-16 code units. Whatever needs characters joins the surrogates first and splits them after."""
+"""String: methods over UTF-16 code units. What needs characters joins the surrogates first, splits them after."""
 
 from __future__ import annotations
 
 import re
 import unicodedata
 from collections.abc import Callable
+from typing import Any
 
 from rhythm.language.builtins.support import callback, integer, relative, unsupported
 from rhythm.language.numbers import WHITESPACE, to_uint32
@@ -29,11 +30,15 @@ def join_surrogates(text: str) -> str:
     """The text with pairs of surrogates as one character each; lone ones stay."""
     if _SURROGATE.search(text) is None:
         return text
-    return text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "surrogatepass") if not _LONE.search(text) else _PAIR.sub(_joined, text)
+    return (
+        text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "surrogatepass")
+        if not _LONE.search(text)
+        else _PAIR.sub(_joined, text)
+    )
 
 
 def _joined(match: re.Match[str]) -> str:
-    high, low = match[0]
+    high, low = match[0][0], match[0][1]
     return chr(0x10000 + ((ord(high) - 0xD800) << 10) + (ord(low) - 0xDC00))
 
 
@@ -113,7 +118,7 @@ def _last_index_of(text: str, other: Value = UNDEFINED, start: Value = UNDEFINED
 
 
 def _normalize(text: str, form: Value = UNDEFINED, *_: Value) -> str:
-    name = _refuse_missing(form, "NFC")
+    name: Any = _refuse_missing(form, "NFC")
     if name not in ("NFC", "NFD", "NFKC", "NFKD"):
         throw_range_error("The normalization form should be one of NFC, NFD, NFKC, NFKD.")
     return _checked(to_units(unicodedata.normalize(name, join_surrogates(text))))
@@ -252,7 +257,9 @@ def _to_well_formed(text: str, *_: Value) -> str:
     return _LONE.sub("\ufffd", text)
 
 
-_LOCALE = unsupported("methods that depend on a locale are not available in flows; compare with < and >, format in a task")
+_LOCALE = unsupported(
+    "methods that depend on a locale are not available in flows; compare with < and >, format in a task"
+)
 _PATTERN = unsupported("regular expressions are not supported yet; use string methods or a task")
 
 
@@ -269,8 +276,10 @@ register_methods(
     "String",
     {
         "at": _at, "charAt": _char_at, "charCodeAt": _char_code_at, "codePointAt": _code_point_at, "concat": _concat,
-        "endsWith": _ends_with, "includes": _includes, "indexOf": _index_of, "isWellFormed": lambda text, *_: _LONE.search(text) is None,
-        "lastIndexOf": _last_index_of, "normalize": _normalize, "padEnd": _pad_end, "padStart": _pad_start, "repeat": _repeat,
+        "endsWith": _ends_with, "includes": _includes, "indexOf": _index_of, "isWellFormed": lambda text,
+        *_: _LONE.search(text) is None,
+        "lastIndexOf": _last_index_of, "normalize": _normalize, "padEnd": _pad_end, "padStart": _pad_start,
+        "repeat": _repeat,
         "replace": _replace, "replaceAll": _replace_all, "slice": _slice, "split": _split, "startsWith": _starts_with,
         "substr": _substr, "substring": _substring, "toLowerCase": _lower, "toString": lambda text, *_: text,
         "toUpperCase": _upper, "toWellFormed": _to_well_formed, "trim": lambda text, *_: text.strip(WHITESPACE),

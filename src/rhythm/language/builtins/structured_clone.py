@@ -10,7 +10,6 @@ from rhythm.language.values_map import JSMap, JSSet
 from rhythm.language.values_types import (
     UNDEFINED,
     Builtin,
-
     JSDate,
     JSError,
     JSThrow,
@@ -19,7 +18,9 @@ from rhythm.language.values_types import (
     Value,
 )
 
-_CLONED_KINDS = frozenset({"Error", "EvalError", "RangeError", "ReferenceError", "SyntaxError", "TypeError", "URIError"})
+_CLONED_KINDS = frozenset(
+    {"Error", "EvalError", "RangeError", "ReferenceError", "SyntaxError", "TypeError", "URIError"}
+)
 
 
 def _refuse(value: Value) -> NoReturn:

@@ -14,7 +14,7 @@ from rhythm.language.values_types import UNDEFINED, NativeFunction, UnsupportedE
 def callback(function: Value) -> Callable[..., Value]:
     """What to call for a callback argument; throws when it is not a function."""
     if function.__class__ is FunctionType:
-        return function  # type: ignore[no-any-return]  # a flow value is Any; its class was just tested
+        return function
     if isinstance(function, NativeFunction):
         return function.call
     shown = f'"{function}"' if function.__class__ is str else describe(function)
