@@ -3,8 +3,10 @@ from __future__ import annotations
 import dataclasses
 import datetime
 import enum
+import sys
 import uuid
 from decimal import Decimal
+from functools import partial
 from typing import Any
 
 import pydantic
@@ -91,7 +93,10 @@ def test_what_json_cannot_say_is_refused_with_its_path(value: object, path: str)
     assert path in str(caught.value)
 
 
-def test_nesting_and_size_have_limits() -> None:
+@pytest.mark.parametrize("recursion_limit", [1_000, 20_000])
+def test_nesting_and_size_have_limits(recursion_limit: int, request: pytest.FixtureRequest) -> None:
+    request.addfinalizer(partial(sys.setrecursionlimit, sys.getrecursionlimit()))
+    sys.setrecursionlimit(recursion_limit)  # the limit of nesting does not hang on Python's own
     deep: list[Any] = []
     for _ in range(5000):
         deep = [deep]

@@ -54,25 +54,32 @@ def decode(data: bytes) -> Any:
 def _is_plain(value: object, count_max: int) -> bool:
     """Whether there is nothing in it but what JSON has: the common case, found without making paths.
 
-    More than ``count_max`` values are not looked at (a cycle has no end); False then.
+    More than ``count_max`` values, and levels beyond DEPTH_MAX, are not looked at (a cycle has no end); False then.
     """
-    rest: list[Any] = [value]
-    for item in rest:
-        kind = item.__class__
-        if kind is str or kind is int or item is None or item is True or item is False:
-            continue
-        if kind is dict:
-            for key in item:
-                if key.__class__ is not str:
-                    return False
-            rest.extend(item.values())
-        elif kind is list:
-            rest.extend(item)
-        elif kind is not float or not math.isfinite(item):
+    level: list[Any] = [value]
+    count = 1
+    for _ in range(DEPTH_MAX + 1):
+        below: list[Any] = []
+        for item in level:
+            kind = item.__class__
+            if kind is str or kind is int or item is None or item is True or item is False:
+                continue
+            if kind is dict:
+                for key in item:
+                    if key.__class__ is not str:
+                        return False
+                below.extend(item.values())
+            elif kind is list:
+                below.extend(item)
+            elif kind is not float or not math.isfinite(item):
+                return False
+        if not below:
+            return True
+        count += len(below)
+        if count > count_max:
             return False
-        if len(rest) > count_max:
-            return False
-    return True
+        level = below
+    return False
 
 
 def _plain(value: Any, what: str, path: str, depth: int) -> Any:
