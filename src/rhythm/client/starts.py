@@ -100,7 +100,8 @@ def new_execution(start: Start, *, bytes_max: int = PAYLOAD_BYTES_MAX) -> NewExe
 
 def _plain(start: Start) -> bool:
     return (
-        start.queue is None
+        start.key_policy == "return"
+        and start.queue is None
         and start.priority is None
         and start.delay is None
         and start.at is None
