@@ -351,6 +351,22 @@ def test_a_server_that_cannot_start_shows_the_end_of_its_log(project: Project) -
 
 if IS_ROOT:
 
+    def test_data_of_temporary_projects_that_are_gone_is_removed(
+        project: Project, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(tempfile, "tempdir", str(project.folder.parent))
+        kept, gone = project.folder.parent / "kept", project.folder.parent / "gone"
+        for folder in (kept, gone):
+            server = EmbeddedServer(folder / ".rhythm", notice=lambda line: None)
+            server.ensure_running()
+            server.release()
+        shutil.rmtree(gone)
+
+        server = project.server
+        server._make_home()
+
+        assert sorted(home.name.rpartition("-")[0] for home in project.system_root.iterdir()) == ["kept", "orders"]
+
     def _private_copy(folder: Path) -> Path:
         (folder / "private").mkdir(mode=0o700)
         package = binaries_folder().parent.parent

@@ -628,10 +628,12 @@ class EmbeddedServer:
             project = "".join(c for c in self.data_root.parent.name if c.isascii() and (c.isalnum() or c in "-_"))[:24]
             home = SYSTEM_ROOT / f"{project or 'project'}-{secrets.token_hex(4)}"
             home.mkdir(mode=0o755)
+            (home / "project").write_text(str(self.data_root))
+            _remove_orphans()
             try:
                 (self.data_root / "postgres").symlink_to(home / "postgres")
             except FileExistsError:  # another process was first
-                home.rmdir()
+                shutil.rmtree(home)
                 return self._find_home() or self.data_root
             return home
         except OSError as error:
@@ -663,6 +665,19 @@ class EmbeddedServer:
                 state.write(home / "postgres.json")
         finally:
             os.close(descriptor)
+
+
+def _remove_orphans() -> None:
+    """Removes root's data of projects that were below the temporary folder and are gone, as tests and trials leave it.
+
+    Elsewhere a missing project may be on a volume that is not mounted now: its data stays.
+    """
+    for record in SYSTEM_ROOT.glob("*/project"):
+        with contextlib.suppress(OSError):  # another process may be removing it too
+            project = Path(record.read_text())
+            if project.is_relative_to(tempfile.gettempdir()) and not project.exists():
+                if not Cluster(record.parent, None).running():
+                    shutil.rmtree(record.parent)
 
 
 @dataclass(slots=True)
