@@ -35,6 +35,9 @@ let x = 1; const f = () => { x = 10; return 1 }; x += f(); return x
 let s = ''; const add = (t) => { s += t; return s.length }
 for (let i = 0; i < 5; i++) { s += i; add('-'); s = s + add('x') } return s
 
+//# a captured string appended to itself
+let s = 'st'; const read = () => s; s += -s; s += s; s += s.length; s += [s].length; return read()
+
 //# arithmetic
 const xs = [0, -0, 1, -1, 2.5, NaN, Infinity, -Infinity, '3', '', null, undefined, true, [], [4], {}]
 const out = []; for (const a of xs) for (const b of xs) out.push(a - b, a * b, a / b, a % b, a < b, a >= b)

@@ -185,7 +185,7 @@ class StatementWriter(ReadWriter):
         if right_kinds == NUMBER:
             if kinds != STRING:
                 return False
-            self._append_string(name, is_slot, self._to_text(right, "h_to_string").text)
+            self._append_string(name, is_slot, self._held(self._to_text(right, "h_to_string")))
             return True
         operand = right.text
         if not right.simple:

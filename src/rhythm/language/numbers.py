@@ -355,6 +355,6 @@ def clamp_index(number: float, length: int) -> int:
     """A relative index: negative counts from the end; the result lies in 0..length."""
     if number != number:
         return 0
-    if number < 0:
+    if number <= -1:  # After cutting off the fraction, which is 0 above.
         return 0 if number < -length else max(0, length + math.trunc(number))
     return length if number > length else int(number)
