@@ -108,3 +108,12 @@ def test_control_characters_from_elsewhere_do_not_reach_the_terminal(rhythm: Rhy
 
     assert "\x1b" not in result.err
     assert r"\x1b[31mred[bold]" in result.err
+
+
+def test_a_terminal_without_utf8_still_gets_everything(rhythm: Rhythm) -> None:
+    rhythm.write("odd.flow", "workflow(ctx, inputs) {\n  return inputs.text\n}\n")
+    env = {"PYTHONIOENCODING": "latin-1"}
+
+    result = rhythm("eval", "odd.flow", "--inputs", '{"text": "\\u0142"}', env=env, code=0)
+
+    assert result.out == '"\\u0142"\n'

@@ -15,6 +15,7 @@ Data goes to standard output, messages to standard error. Exit codes: 0 done, 1 
 
 from __future__ import annotations
 
+import io
 import os
 import sys
 
@@ -25,6 +26,8 @@ def main() -> None:
     from rhythm.cli.output import exit_code_of, report
     from rhythm.errors import RhythmError
 
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")  # a terminal without UTF-8 still shows every name
     try:
         application(prog_name="rhythm")
     except RhythmError as error:
