@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import subprocess
 from types import FunctionType
@@ -114,6 +115,7 @@ def run_in_node(sources: list[str]) -> list[str]:
         text=True,
         timeout=NODE_SECONDS_MAX,
         check=False,
+        env={**os.environ, "TZ": "UTC"},
     )
     assert done.returncode == 0, done.stderr
     results: list[str] = json.loads(done.stdout)

@@ -1,8 +1,8 @@
 """The corpus: every program runs straight, through a snapshot at every suspension, and under Node; all three agree.
 
 A file holds programs separated by lines of ``---``. A program says what it gives beside the line where it happens:
-``// expect: JSON``, ``// throws: Name: message`` or ``// thrown: JSON``; ``// signals: [[after, name, payload], …]`` sends
-signals. A program without ``workflow(`` is the body of one.
+``// expect: JSON``, ``// throws: Name: message`` or ``// thrown: JSON``; ``// signals: [[after, name, payload], …]``
+sends signals. A program without ``workflow(`` is the body of one.
 """
 
 from __future__ import annotations

@@ -14,6 +14,7 @@ from rhythm.language import nodes
 from rhythm.language.ir import Node, pack_position
 from rhythm.language.names import GLOBAL_NAMES
 from rhythm.language.nodes import Binding, FunctionInfo
+from rhythm.language.units import to_units
 
 if TYPE_CHECKING:
     from rhythm.language.lower import _Unit
@@ -331,7 +332,7 @@ class ExpressionLowering:
         text = self.unit.source[node.argument.start : node.argument.end]
         index = len(self.awaits)
         text = " ".join(text.split())[:TEXT_LENGTH_MAX]
-        self.awaits.append({"live": [], "pos": list(self.unit.lines.position(node.start)), "text": _units(text)})
+        self.awaits.append({"live": [], "pos": list(self.unit.lines.position(node.start)), "text": to_units(text)})
         self.emit("await", index, slot, value, self.position(node))
 
     def await_expression(self, node: nodes.AwaitExpression) -> Node:
@@ -796,6 +797,9 @@ class ExpressionLowering:
                 node = node.callee
             elif isinstance(node, nodes.ChainExpression):
                 node = node.expression
+            elif isinstance(node, nodes.Literal):
+                parts.append(to_units(self.unit.source[node.start : node.end]))
+                break
             else:
                 parts.append("(intermediate value)")
                 break
@@ -817,12 +821,6 @@ def _without_optional(link: nodes.Expression) -> nodes.Expression:
 
 
 _Link = nodes.MemberExpression
-
-
-def _units(text: str) -> str:
-    from rhythm.language.units import to_units
-
-    return to_units(text)
 
 
 _METHODS: Final[dict[type[nodes.Node], str]] = {

@@ -93,8 +93,8 @@ def own_value(value: Value, key: str) -> Value:
         return value.get(key, UNDEFINED)
     if kind is JSError:
         return value.props.get(key, UNDEFINED)
-    index = int(key)
-    return value[index] if index < len(value) else UNDEFINED
+    index = index_of(key) if kind is list or kind is str else None
+    return value[index] if index is not None and index < len(value) else UNDEFINED
 
 
 # Reading ------------------------------------------------------------------------------------------
@@ -443,7 +443,9 @@ def for_of_iterator(value: Value, text: str | None) -> JSIterator:
 
 def not_iterable(value: Value, text: str | None) -> NoReturn:
     """Throws the TypeError of a value that cannot be iterated."""
-    throw_type_error(f"{text or _not_iterable_text(value)} is not iterable")
+    if text is not None:
+        throw_type_error(f"{text} is not iterable")
+    throw_type_error(f"{_not_iterable_text(value)} is not iterable (cannot read property Symbol(Symbol.iterator))")
 
 
 def _not_iterable_text(value: Value) -> str:
@@ -494,6 +496,6 @@ def object_rest(value: Value, excluded: list[str]) -> dict[str, Value]:
 def to_object_check(value: Value, text: str | None, key: str | None) -> None:
     """Throws when a value that is taken apart by an object pattern is null or undefined."""
     if value is None or value.__class__ is Undefined:
-        shown = text or describe(value)
+        shown = text or ("object null" if value is None else "undefined")
         what = f"property '{key}' of '{shown}'" if key is not None else f"'{shown}'"
         throw_type_error(f"Cannot destructure {what} as it is {describe(value)}.")

@@ -189,7 +189,7 @@ def _radix_fraction(fraction: float, delta: float, radix: int, digits: list[int]
 
 def _radix_whole(whole: float, radix: int) -> str:
     characters: list[str] = []
-    while whole >= 2.0**53:
+    while whole >= 2.0**53 * radix:  # the digit beyond the double's precision; V8 writes it as 0
         whole /= radix
         characters.append("0")
     while True:

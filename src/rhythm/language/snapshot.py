@@ -194,8 +194,8 @@ class _Writer:
         root_place = self.place(root)
         operations = [
             [
-                o.number, o.kind, self.text(o.name), o.child_id, float(o.since_ms), o.due_at_ms, o.on_cancel, o.can_cancel,
-                o.asked, self.place(o.promise),
+                o.number, o.kind, self.text(o.name), o.child_id, float(o.since_ms), o.due_at_ms, o.on_cancel,
+                o.can_cancel,                o.asked, self.place(o.promise),
             ]
             for o in realm.operations.values()
         ]  # fmt: skip

@@ -39,7 +39,7 @@ from rhythm.language.values_types import (
 )
 
 Array = list[Value]
-INSERTION_MAX: Final = 12  #: Runs up to this length are sorted by insertion.
+RUN_MAX: Final = 63  #: Arrays up to this length are sorted by insertion alone, as V8 does.
 
 
 def check_length(length: int) -> None:
@@ -146,7 +146,7 @@ def _with(array: Array, index: Value = UNDEFINED, value: Value = UNDEFINED, *_: 
     place = integer(index)
     actual = place + len(array) if place < 0 else place
     if not 0 <= actual < len(array):
-        throw_range_error(f"Invalid index : {describe(place)}")
+        throw_range_error(f"Invalid index : {describe(index)}")
     result = array[:]
     result[int(actual)] = value
     return result
@@ -339,11 +339,15 @@ def _sorted(array: Array, compare: Value) -> Array:
 
 
 def _merge_sort(items: Array, compare: Callable[..., Value]) -> Array:
-    """Stable, bottom up; calls the comparison from Python only."""
+    """Stable; calls the comparison from Python only.
+
+    Up to RUN_MAX elements exactly V8's order of comparisons, which an inconsistent function can see: one run,
+    completed by binary insertion. Longer arrays are merged from such runs.
+    """
     length = len(items)
-    for first in range(0, length, INSERTION_MAX):
-        _insertion_sort(items, first, min(first + INSERTION_MAX, length), compare)
-    width = INSERTION_MAX
+    for first in range(0, length, RUN_MAX):
+        _sort_run(items, first, min(first + RUN_MAX, length), compare)
+    width = RUN_MAX
     while width < length:
         merged: Array = []
         for first in range(0, length, 2 * width):
@@ -353,27 +357,40 @@ def _merge_sort(items: Array, compare: Callable[..., Value]) -> Array:
     return items
 
 
-def _after(result: Value) -> bool:
+def _before(result: Value) -> bool:
     if result.__class__ is not float:
         result = to_number(result)
-    return bool(result > 0.0)
+    return bool(result < 0.0)
 
 
-def _insertion_sort(items: Array, first: int, last: int, compare: Callable[..., Value]) -> None:
-    for index in range(first + 1, last):
-        item = items[index]
-        place = index
-        while place > first and _after(compare(items[place - 1], item)):
-            items[place] = items[place - 1]
-            place -= 1
-        items[place] = item
+def _sort_run(items: Array, first: int, last: int, compare: Callable[..., Value]) -> None:
+    """Sorts items[first:last]: the run at its beginning, turned round if it descends, then binary insertion."""
+    if last - first < 2:
+        return
+    end = first + 2
+    descending = _before(compare(items[first + 1], items[first]))
+    while end < last and _before(compare(items[end], items[end - 1])) is descending:
+        end += 1
+    if descending:
+        items[first:end] = items[first:end][::-1]
+    for index in range(end, last):
+        pivot = items[index]
+        low, high = first, index
+        while low < high:
+            middle = low + ((high - low) >> 1)
+            if _before(compare(pivot, items[middle])):
+                high = middle
+            else:
+                low = middle + 1
+        items[low + 1 : index + 1] = items[low:index]
+        items[low] = pivot
 
 
 def _merge(left: Array, right: Array, compare: Callable[..., Value]) -> Array:
     merged: Array = []
     i = j = 0
     while i < len(left) and j < len(right):
-        if _after(compare(left[i], right[j])):
+        if _before(compare(right[j], left[i])):
             merged.append(right[j])
             j += 1
         else:

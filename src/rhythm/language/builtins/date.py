@@ -109,7 +109,7 @@ def _year_text(year: int, signed: bool) -> str:
         return f"{year:04}"
     if signed:
         return f"{'-' if year < 0 else '+'}{abs(year):06}"
-    return f"{'-' if year < 0 else ''}{abs(year):06}" if year < 0 else str(year)
+    return f"-{-year:04}" if year < 0 else str(year)
 
 
 def iso_text(ms: float) -> str:

@@ -59,7 +59,32 @@ def _sign(x: float) -> float:
 
 
 def _cbrt(x: float) -> float:
-    return x if x in (_INF, -_INF) or x == 0.0 else math.cbrt(x)
+    """The cube root as V8 computes it: fdlibm's s_cbrt.c in FreeBSD's form (a guess from the exponent, a polynomial to
+    23 bits, one step of Newton's method)."""
+    if x != x or x in (_INF, -_INF) or x == 0.0:
+        return x
+    size = abs(x)
+    if size < 2.2250738585072014e-308:
+        high = (_bits(size * 2.0**54) >> 32) // 3 + 696219795
+    else:
+        high = (_bits(size) >> 32) // 3 + 715094163
+    t = _from_bits(high << 32)
+    r = (t * t) * (t / size)
+    t *= (1.87595182427177009643 + r * (-1.88497979543377169875 + r * 1.621429720105354466140)) + ((r * r) * r) * (
+        -0.758397934778766047437 + r * 0.145996192886612446982
+    )
+    t = _from_bits((_bits(t) + 0x80000000) & 0xFFFFFFFFC0000000)
+    r = size / (t * t)
+    r = (r - t) / (t + t + r)
+    return math.copysign(t + t * r, x)
+
+
+def _bits(x: float) -> int:
+    return int.from_bytes(struct.pack("<d", x), "little")
+
+
+def _from_bits(bits: int) -> float:
+    return float(struct.unpack("<d", bits.to_bytes(8, "little"))[0])
 
 
 def _fround(x: float) -> float:

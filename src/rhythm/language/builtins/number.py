@@ -53,7 +53,7 @@ def _precision(number: float, digits: Value = UNDEFINED, *_: Value) -> str:
 def _text(number: float, radix: Value = UNDEFINED, *_: Value) -> str:
     base = 10.0 if radix is UNDEFINED else integer(radix)
     if not 2 <= base <= 36:
-        throw_range_error("toString() radix must be between 2 and 36")
+        throw_range_error("toString() radix argument must be between 2 and 36")
     if base == 10 or number != number or number in _NOT_FINITE:
         return number_to_string(number)
     return to_radix(number, int(base))
