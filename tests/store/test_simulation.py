@@ -8,6 +8,7 @@ or a signal lost, repeated or out of order, shows. A failing seed is in the test
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import random
 import uuid
@@ -45,6 +46,8 @@ class State:
     waiting: list[int] = field(default_factory=list)
     seen: list[int] = field(default_factory=list)
     signals: list[int] = field(default_factory=list)
+    children: dict[str, str] = field(default_factory=dict)  #: operation to id
+    to_cancel: bool = False
 
     def to_bytes(self) -> bytes:
         return json.dumps(self.__dict__).encode()
@@ -121,7 +124,9 @@ class Simulation:
         self.zombies: list[Player] = []
 
     async def join(self) -> None:
-        self.players.append(Player(self, await self.bench.worker(TASK, heartbeat_timeout=30)))
+        self.players.append(
+            Player(self, await self.bench.worker(TASK, queues=["default", "other"], heartbeat_timeout=30))
+        )
 
     # The workflow's program: STEPS times some children, all awaited, beside a timer now and then.
 
@@ -143,7 +148,9 @@ class Simulation:
     def settle(self, state: State, kind: str, operation: int | None, payload: bytes | None) -> None:
         if kind == "signal":
             state.signals.append(int(payload or b""))
-        elif kind != "cancel":
+        elif kind == "cancel":
+            state.to_cancel = True
+        else:
             assert operation is not None
             state.waiting.remove(operation)
             state.seen.append(operation)
@@ -151,16 +158,24 @@ class Simulation:
     def commit(self, state: State, rng: random.Random, **fields: Any) -> WorkflowCommit:
         children: list[NewChild] = []
         timers: list[NewTimer] = []
+        cancels: list[uuid.UUID] = []
+        if state.to_cancel:  # asks its children to stop, and goes on: what each says still counts, once
+            cancels = [uuid.UUID(state.children[str(op)]) for op in state.waiting if str(op) in state.children]
+            state.to_cancel = False
         if not state.waiting:
             if state.step == STEPS:
-                return WorkflowCommit(**fields, outcome=WorkflowOutcome("completed", state.to_bytes()))
+                outcome = WorkflowOutcome("completed", state.to_bytes())
+                return WorkflowCommit(**fields, outcome=outcome, cancels=cancels)
             state.step += 1
             for _ in range(rng.randint(1, WIDTH)):
                 state.waiting.append(state.next_operation)
                 if rng.random() < 0.2:
                     timers.append(NewTimer(state.next_operation, delay_ms=rng.choice([0, 500, 5000])))
                 else:
-                    children.append(NewChild(state.next_operation, new_id(), "task", "work", b"{}", {}))
+                    options = rng.choice([{}, {}, {"delay_seconds": 0.5}, {"priority": 5}, {"queue": "other"}])
+                    child = NewChild(state.next_operation, new_id(), "task", "work", b"{}", options)
+                    state.children[str(child.operation)] = str(child.id)
+                    children.append(child)
                 state.next_operation += 1
         groups = [WakeGroup("last", list(state.waiting))] if rng.random() < 0.5 else []
         return WorkflowCommit(
@@ -170,6 +185,7 @@ class Simulation:
             children=children,
             timers=timers,
             wake_groups=groups,
+            cancels=cancels,
         )
 
     # What happens
@@ -177,7 +193,7 @@ class Simulation:
     async def event(self) -> None:
         rng = self.rng
         what = rng.choices(
-            ["turn", "start", "signal", "time", "maintain", "crash", "zombie"], [50, 5, 10, 6, 10, 2, 4]
+            ["turn", "start", "signal", "cancel", "time", "maintain", "crash", "zombie"], [50, 5, 10, 3, 6, 10, 2, 4]
         )[0]
         if what == "turn":
             await self.play(rng.choice(self.players), rng)
@@ -187,6 +203,8 @@ class Simulation:
             self.sent.update((id_, []) for id_ in ids)
         elif what == "signal" and self.flows:
             await self.signal(rng.choice(self.flows))
+        elif what == "cancel" and self.flows:
+            await self.cancel(rng.choice(self.flows))
         elif what == "time":
             await self.bench.pass_time(rng.choice([0.1, 1, 9]))
             for player in list(self.players):
@@ -232,6 +250,10 @@ class Simulation:
             self.sent[id_].append(number)
             self.sends.append((id_, number, send_id))
 
+    async def cancel(self, id_: uuid.UUID) -> None:
+        with contextlib.suppress(ExecutionFinished):
+            await self.bench.store.cancel(id_)
+
     async def finish(self) -> None:
         """One patient worker does the rest."""
         self.zombies += self.players
@@ -256,14 +278,17 @@ class Simulation:
             if info.status == "failed":
                 assert "lost" == (await self.bench.error(id_))["type"]
                 continue
-            state = State.of(info.output)
+            if info.status == "cancelled":
+                assert info.attempts == info.lost, "cancelled before it had done anything"
+                continue
             assert "completed" == info.status
+            state = State.of(info.output)
             assert sorted(state.seen) == list(range(1, state.next_operation)), "each outcome and timer exactly once"
             assert state.signals == self.sent[id_][: len(state.signals)], "signals in order, none twice, none lost"
             unread = await self.bench.raw.fetchval("select unread_signals from rhythm.outcomes where id = $1", id_)
             assert len(self.sent[id_]) == len(state.signals) + unread
             children = await self.bench.store.list(parent_id=id_)
-            assert all(c.status in ("completed", "failed") for c in children)
+            assert all(c.status in ("completed", "failed", "cancelled") for c in children)
             assert all(c.attempts - c.lost <= 3 for c in children)
 
 
@@ -282,14 +307,16 @@ async def test_a_random_schedule_ends_as_it_should(bench: Bench, seed: int) -> N
     assert len(simulation.flows) > 5
 
 
-async def test_players_at_once_on_one_database(bench: Bench) -> None:
+@pytest.mark.parametrize("seed", range(10, 13))
+async def test_players_at_once_on_one_database(bench: Bench, seed: int) -> None:
     await bench.publish("order")
-    simulation = Simulation(bench, 99)
+    simulation = Simulation(bench, seed)
+    numbering = asyncio.Lock()
     for _ in range(6):
         await simulation.join()
 
-    async def run(seed: int) -> None:
-        rng = random.Random(seed)
+    async def run(number: int) -> None:
+        rng = random.Random(seed * 100 + number)
         for _ in range(40):
             what = rng.random()
             if what < 0.1:
@@ -298,10 +325,15 @@ async def test_players_at_once_on_one_database(bench: Bench) -> None:
                 simulation.flows += ids
             elif what < 0.25:
                 await bench.store.maintain(new_id())
+            elif what < 0.3 and simulation.flows:
+                await simulation.cancel(rng.choice(simulation.flows))
+            elif what < 0.4 and simulation.flows:
+                async with numbering:
+                    await simulation.signal(rng.choice(simulation.flows))
             else:
-                await simulation.players[seed].turn(rng)
+                await simulation.players[number].turn(rng)
 
-    await asyncio.gather(*(run(seed) for seed in range(6)))
+    await asyncio.gather(*(run(number) for number in range(6)))
     assert [] == await bench.store.breaches()
     await simulation.finish()
     await simulation.check()

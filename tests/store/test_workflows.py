@@ -659,6 +659,25 @@ async def test_a_continuation_needs_a_final_outcome_of_the_right_child(bench: Be
     assert "suspended" == await bench.status(id_)
 
 
+async def test_a_commit_counts_and_a_stale_continuation_of_the_same_workflow_does_not(
+    bench: Bench, worker: Worker
+) -> None:
+    id_ = await begin(bench, worker, children=[child(1)])
+    task = await worker.claim_one(parents=True)
+    await bench.signal(id_)
+    flow = await worker.claim_one()
+    result = await worker.exchange(
+        task_outcomes=[TaskOutcome(task.token, task.id, "completed", OK)],
+        workflow_commits=[suspend(flow, outstanding=1)],
+        continuations=[continuation(task, children=[child(2)])],
+        workflow_limit=1,
+    )
+
+    assert (frozenset(), frozenset()) == (result.refused, result.continued)
+    assert [("completed", 1)] == [(d.kind, d.operation) for d in result.claims[0].deliveries]
+    assert 2 == await bench.count("executions")
+
+
 async def test_only_a_sole_operation_brings_its_parent_along(bench: Bench, worker: Worker) -> None:
     await begin(bench, worker, children=[child(1), child(2)])
     both = await worker.claim(parents=True)

@@ -179,7 +179,7 @@ declare
   v_commit_lost integer[];
   v_commit_started timestamptz[];
   v_continued_children uuid[] := '{}';
-  v_refused uuid[];
+  v_taken boolean[];
   v_queues integer[];
 begin
   o_continued := '{}';
@@ -254,7 +254,7 @@ begin
   end if;
 
   if p_commit_ids is not null then
-    select c.o_refused, c.o_queues into v_refused, v_queues
+    select c.o_taken, c.o_queues into v_taken, v_queues
       from rhythm.commit_workflows(p_now, v_take, p_commit_ids, p_versions, p_seen, p_snapshots, p_statuses, p_outcomes,
         p_keep, p_lines, p_functions, p_awaiting, p_outstanding, p_unread_signals, v_commit_started, v_commit_attempts,
         v_commit_lost, p_child_commit, p_child_ids, p_child_inputs, p_child_name, p_child_kinds, p_child_names,
@@ -263,17 +263,17 @@ begin
         p_timer_delays, p_timer_due, p_drop_commit, p_drop_operations, p_group_first, p_group_modes, p_group_members,
         p_group_counts, p_cancel_commit, p_cancel_ids) c;
     o_queues := o_queues || v_queues;
-    if v_refused <> '{}' then
-      -- A refused continuation is no refused report. What was held and is not at that version is a fault of the worker's
+    if false = any(v_taken) then
+      -- A refused continuation is no refused report. What was held, but is not at that version, is a fault of the worker's
       -- program: it is claimable again.
       select o_refused || array_agg(u.id),
              o_queues || rhythm.make_ready(array_agg(u.id) filter (where w.id is not null),
                array_agg(u.attempts) filter (where w.id is not null), array_agg(u.lost) filter (where w.id is not null))
         into o_refused, o_queues
-        from unnest(p_commit_ids, p_commit_report, v_take, v_commit_attempts, v_commit_lost)
-          u(id, report, take, attempts, lost)
+        from unnest(p_commit_ids, p_commit_report, v_take, v_taken, v_commit_attempts, v_commit_lost)
+          u(id, report, take, taken, attempts, lost)
         left join lateral (select w.id from rhythm.waits w where w.id = u.id offset 0) w on u.take
-        where u.report is not null and u.id = any(v_refused);
+        where u.report is not null and not u.taken;
     end if;
   end if;
 end $$;

@@ -223,13 +223,15 @@ begin
   end loop;
 end $$;
 
--- Ends as cancelled a pending execution: a task that nobody holds a claim on, a workflow that has never run. Returns
+-- Ends as cancelled a pending execution: a task that nobody holds a claim on, a workflow that has never
+-- committed a step. Returns
 -- whether there was one to end. The parent, if any, gets nothing. Internal; locks the row in waits, if it is a workflow.
 create or replace function rhythm.remove_pending(p_now timestamptz, p_id uuid, p_why text) returns boolean
 language plpgsql as $$
 declare
   v_found boolean := false;
   v_attempts integer;
+  v_lost smallint;
 begin
   perform 1 from rhythm.waits w where w.id = p_id for update;
   if exists (select from rhythm.waits w where w.id = p_id and w.version > 0) then
@@ -239,16 +241,16 @@ begin
     delete from rhythm.ready r using rhythm.executions e
       where e.id = p_id and r.queue_id = e.queue_id and r.priority_rank = -e.priority and r.seq = e.seq
         and r.name_id = case when e.definition_id is null then e.name_id else 0 end
-      returning r.attempts into v_attempts;
+      returning r.attempts, r.lost into v_attempts, v_lost;
     v_found := found;
     exit when v_found;
-    delete from rhythm.later l where l.id = p_id returning l.attempts into v_attempts;
+    delete from rhythm.later l where l.id = p_id returning l.attempts, l.lost into v_attempts, v_lost;
     v_found := found;
     exit when v_found;
   end loop;
   if v_found then
     insert into rhythm.outcomes (id, finished_at, attempts, lost, status, unread_signals, payload)
-      select p_id, p_now, v_attempts, 0, 3, w.unread_signals,
+      select p_id, p_now, v_attempts, v_lost, 3, w.unread_signals,
              rhythm.as_payload(json_build_object('name', 'CancelledError', 'message', p_why, 'type', 'cancelled')::text)
         from (select) one left join rhythm.waits w on w.id = p_id;
     perform rhythm.forget_workflows(array[p_id]);

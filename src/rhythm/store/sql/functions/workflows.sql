@@ -7,7 +7,8 @@
 -- p_statuses is null for a workflow that goes on (then the snapshot is set), else how it ended.
 -- A commit that p_take does not admit, or whose version is not the workflow's, is refused. Afterwards a workflow with unread deliveries that its wake
 -- groups say must wake is claimable again; otherwise it is suspended.
--- Returns the ids refused, and the queues in which something became claimable. Internal. Raises nothing of its own.
+-- Returns which commits were taken, and the queues in which something became claimable. Internal. Raises nothing of its
+-- own.
 create or replace function rhythm.commit_workflows(
   p_now timestamptz, p_take boolean[], p_ids uuid[], p_versions integer[], p_seen bigint[], p_snapshots bytea[],
   p_statuses smallint[], p_payloads bytea[], p_keep boolean[], p_lines integer[], p_functions text[], p_awaiting bytea[], p_outstanding integer[],
@@ -20,10 +21,9 @@ create or replace function rhythm.commit_workflows(
   p_drop_commit integer[], p_drop_operations integer[],
   p_group_first integer[], p_group_modes smallint[], p_group_members text[], p_group_counts integer[],
   p_cancel_commit integer[], p_cancel_ids uuid[],
-  out o_refused uuid[], out o_queues integer[])
+  out o_taken boolean[], out o_queues integer[])
 language plpgsql as $$
 declare
-  v_taken boolean[];
   v_parents uuid[];
   v_operations integer[];
   v_roots uuid[];
@@ -33,9 +33,8 @@ declare
   v_more integer[];
 begin
   select array_agg(w.id is not null order by u.position), array_agg(e.parent_id order by u.position),
-         array_agg(e.operation order by u.position), array_agg(coalesce(e.root_id, e.id) order by u.position),
-         coalesce(array_agg(u.id) filter (where w.id is null), '{}')
-    into v_taken, v_parents, v_operations, v_roots, o_refused
+         array_agg(e.operation order by u.position), array_agg(coalesce(e.root_id, e.id) order by u.position)
+    into o_taken, v_parents, v_operations, v_roots
     from unnest(p_ids, p_versions, p_take) with ordinality u(id, version, take, position)
     left join lateral (
       select w.id from rhythm.waits w where w.id = u.id and w.version = u.version offset 0) w on u.take
@@ -47,7 +46,7 @@ begin
       select p_ids[u.commit], u.operation,
              coalesce(rhythm.time_after(p_now, u.delay), rhythm.time_after('epoch', u.due))
         from unnest(p_timer_commit, p_timer_operations, p_timer_delays, p_timer_due) u(commit, operation, delay, due)
-        where v_taken[u.commit] and p_statuses[u.commit] is null
+        where o_taken[u.commit] and p_statuses[u.commit] is null
       on conflict (id, operation) do update set due_at = excluded.due_at;
   end if;
   if p_drop_commit is not null then
@@ -55,25 +54,25 @@ begin
       select d.row from unnest(p_drop_commit, p_drop_operations) u(commit, operation)
         cross join lateral (select t.ctid as row from rhythm.timers t
           where t.id = p_ids[u.commit] and t.operation = u.operation offset 0) d
-        where v_taken[u.commit]));
+        where o_taken[u.commit]));
   end if;
 
   select array_agg(u.id), coalesce(array_agg(u.id) filter (where u.keep), '{}') into v_ended, v_kept
-    from unnest(p_ids, p_statuses, p_keep, v_taken) u(id, status, keep, taken) where u.taken and u.status is not null;
+    from unnest(p_ids, p_statuses, p_keep, o_taken) u(id, status, keep, taken) where u.taken and u.status is not null;
   if v_ended is not null then
     o_queues := o_queues || rhythm.end_workflows(p_now, p_ids, p_statuses, p_payloads, p_seen, p_unread_signals, p_started,
-      p_attempts, p_lost, v_parents, v_operations, v_taken);
+      p_attempts, p_lost, v_parents, v_operations, o_taken);
     perform rhythm.forget_workflows(v_ended, v_kept);
   end if;
 
   if cardinality(v_ended) is distinct from cardinality(p_ids) then
     perform rhythm.suspend_workflows(p_now, p_ids, p_versions, p_seen, p_snapshots, p_lines, p_functions, p_awaiting,
       p_outstanding, p_unread_signals, p_group_first, p_group_modes, p_group_members, p_group_counts,
-      array(select u.taken and u.status is null from unnest(v_taken, p_statuses) u(taken, status)));
+      array(select u.taken and u.status is null from unnest(o_taken, p_statuses) u(taken, status)));
   end if;
 
   if p_child_commit is not null then
-    o_queues := o_queues || rhythm.start_children(p_now, p_ids, v_roots, v_taken, p_child_commit, p_child_ids,
+    o_queues := o_queues || rhythm.start_children(p_now, p_ids, v_roots, o_taken, p_child_commit, p_child_ids,
       p_child_inputs, p_child_name, p_child_kinds, p_child_names, p_child_operations, p_child_queue, p_child_queues,
       p_child_priorities, p_child_delays, p_child_keys, p_child_retries, p_child_retry, p_child_timeouts);
   end if;
@@ -81,12 +80,12 @@ begin
     o_queues := o_queues || rhythm.cancel_many(p_now, array(
       select u.id from unnest(p_cancel_commit, p_cancel_ids) u(commit, id)
         cross join lateral (select e.parent_id from rhythm.executions e where e.id = u.id offset 0) e
-        where v_taken[u.commit] and e.parent_id = p_ids[u.commit]));
+        where o_taken[u.commit] and e.parent_id = p_ids[u.commit]));
   end if;
 
   -- A later statement than the ones that locked and wrote: everything delivered so far is seen here.
   select array_agg(u.id) into v_woken
-    from unnest(p_ids, v_taken) u(id, taken)
+    from unnest(p_ids, o_taken) u(id, taken)
     cross join lateral (
       select w.suspended, w.next_number, w.seen_through from rhythm.waits w where w.id = u.id offset 0) w
     where u.taken and w.suspended and w.next_number - 1 > w.seen_through;
