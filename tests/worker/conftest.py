@@ -19,7 +19,7 @@ from tests.support.processes import Process, Processes
 
 DEADLINE_SECONDS = 40.0
 HEARTBEAT = "1s"
-TASKS = '''
+TASKS = """
 import asyncio, os, signal
 import asyncpg
 import rhythm
@@ -75,7 +75,7 @@ def blocks(seconds: float) -> int:
     import time
     time.sleep(seconds)
     return os.getpid()
-'''
+"""
 FLOW = """
 workflow(ctx, inputs) {
   const steps = []
@@ -102,7 +102,9 @@ class Shop:
         if fail_point is not None:
             env["RHYTHM_FAIL_POINT"] = fail_point
         options = ("--heartbeat-timeout", HEARTBEAT, "--poll-interval", "200ms", *arguments)
-        return self.processes.worker(self.url, *options, app=["shop"], workflows=["workflows"], cwd=self.folder, env=env)
+        return self.processes.worker(
+            self.url, *options, app=["shop"], workflows=["workflows"], cwd=self.folder, env=env
+        )
 
     async def query(self, text: str, *arguments: Any) -> list[Any]:
         connection = await asyncpg.connect(self.url)
@@ -135,7 +137,9 @@ class Shop:
         """Waits for all outcomes; each is as it must be, the ledger has each step once, no invariant is broken."""
         for execution_id, output in expected.items():
             assert output == await self.client.wait(execution_id, timeout=DEADLINE_SECONDS), self.logs()
-        entries = await self.query("select order_id, step, count(*) as n from ledger where step <> 'begun' group by 1, 2")
+        entries = await self.query(
+            "select order_id, step, count(*) as n from ledger where step <> 'begun' group by 1, 2"
+        )
         wanted = sum(3 for output in expected.values() if isinstance(output, dict))
         assert [dict(row) for row in entries if row["n"] != 1] == []
         assert len(entries) == wanted
