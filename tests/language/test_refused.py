@@ -110,7 +110,9 @@ def test_deep_nesting_is_refused(name: str) -> None:
 
 
 @pytest.mark.parametrize("depth", [3_000, 30_000])
-@pytest.mark.parametrize("opening", ["(", "[", "{", "!", "a.b(", "`${", "async () => ", "if (1) ", "f(x => ", "new ", "? "])
+@pytest.mark.parametrize(
+    "opening", ["(", "[", "{", "!", "a.b(", "`${", "async () => ", "if (1) ", "f(x => ", "new ", "? "]
+)
 def test_hopeless_nesting_is_a_diagnostic(opening: str, depth: int) -> None:
     assert errors_of("workflow() { " + opening * min(depth, 200_000 // len(opening)))
 

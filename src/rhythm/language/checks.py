@@ -91,12 +91,6 @@ class Checks:
             return
         owner = self.global_name(node.object)
         if owner is not None:
-            earlier = names.EARLIER.get((owner, name))
-            if earlier is not None and owner not in names.GLOBAL_NAMES:
-                self.report.error(
-                    "F406", f"`{owner}.{name}` is of an earlier version of Rhythm", node.start, node.end, earlier
-                )
-                return
             if (owner, name) in names.OUT_STATICS:
                 hint = names.OUT_STATICS[owner, name]
                 self.report.error("F214", f"`{owner}.{name}` is not available in flows", node.start, node.end, hint)

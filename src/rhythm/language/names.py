@@ -54,14 +54,14 @@ OUT_NAMES: Final[dict[str, str]] = {
     "unescape": "write `decodeURIComponent`",
     "DOMException": "write `new Error(message)`",
 }  # fmt: skip
-#: Of the earlier experimental Rhythm: (object, property) -> hint. A property of None stands for any use of the name.
-EARLIER: Final[dict[tuple[str, str | None], str]] = {
-    ("Task", "run"): "Task.run(...) is now task(...)",
-    ("Timer", "delay"): 'Timer.delay(seconds) is now sleep: `sleep("30s")`, or milliseconds',
-    ("Signal", "next"): "Signal.next(...) is now signal(...)",
-    ("Workflow", "run"): "Workflow.run(...) is now child(...)",
-    ("Inputs", None): "inputs are the second parameter: `workflow(ctx, inputs) { … }`",
-    ("Context", None): "the context is the first parameter: `workflow(ctx, inputs) { … }`",
+#: Names of the earlier experimental Rhythm -> hint.
+EARLIER: Final[dict[str, str]] = {
+    "Task": "Task.run(...) is now task(...)",
+    "Timer": 'Timer.delay(seconds) is now sleep: `sleep("30s")`, or milliseconds',
+    "Signal": "Signal.next(...) is now signal(...)",
+    "Workflow": "Workflow.run(...) is now child(...)",
+    "Inputs": "inputs are the second parameter: `workflow(ctx, inputs) { … }`",
+    "Context": "the context is the first parameter: `workflow(ctx, inputs) { … }`",
 }
 #: Properties of builtin objects that flows refuse -> hint. (object name, property)
 OUT_STATICS: Final[dict[tuple[str, str], str]] = {

@@ -133,6 +133,11 @@ class Parser(ExpressionParser):
         """Moves to where a statement may begin: behind a semicolon, or at a statement's word on a new line."""
         if self.index == first:
             self.advance()
+        inside = (i for i in range(first, self.index) if self.matching[i] >= self.index)
+        opened = None if self.at_punctuator(";") else next(inside, None)
+        if opened is not None:  # the problem is inside brackets that this statement opened: go on behind them
+            self.jump(self.matching[opened])
+            self.advance()
         while self.token.kind != END:
             token = self.token
             if token.kind == PUNCTUATOR:

@@ -433,7 +433,11 @@ class ExpressionParser:
             raise self.fail("F202", "`new.target` is not supported", hint="use functions that return objects")
         token = self.token
         if token.kind == NAME and token.value == "new":
+            self.expression_depth += 1
+            if self.expression_depth > EXPRESSION_NESTING_MAX:
+                raise self.fail("F110", f"expressions nest at most {EXPRESSION_NESTING_MAX} deep")
             callee = self.new_expression()
+            self.expression_depth -= 1
         else:
             callee = self.primary()
         while True:

@@ -104,6 +104,7 @@ class _Resolver(Checks):
             nodes.WorkflowDeclaration,
             nodes.EmptyStatement,
             nodes.ErrorNode,
+            nodes.ReturnStatement,  # refused by the parser
         )
         for item in self.file.body:
             if not isinstance(item, allowed):
@@ -145,10 +146,10 @@ class _Resolver(Checks):
         if clash is None and scope.kind == "block" and scope.parent is not None and scope.parent.kind == "catch":
             clash = scope.parent.bindings.get(name.name)
         if clash is not None:
-            line, _ = self.report.lines.position(clash.declaration.start)
-            self.report.error(
-                "F303", f"`{name.name}` is already declared in line {line}", name.start, name.end, "choose another name"
-            )
+            if not (kind == "param" and clash.kind == "param"):  # the parser has refused that
+                line, _ = self.report.lines.position(clash.declaration.start)
+                text = f"`{name.name}` is already declared in line {line}"
+                self.report.error("F303", text, name.start, name.end, "choose another name")
             if existing is not None:
                 name.binding = existing
                 return existing
@@ -312,7 +313,7 @@ class _Resolver(Checks):
                     "use it inside the workflow",
                 )
             return
-        earlier = names.EARLIER.get((name, None))
+        earlier = names.EARLIER.get(name)
         if earlier is not None:
             self.report.error("F406", f"`{name}` is not a name of this language", node.start, node.end, earlier)
         elif name in names.OUT_NAMES:
