@@ -223,9 +223,8 @@ begin
   end loop;
 end $$;
 
--- Ends as cancelled a pending execution: a task that nobody holds a claim on, a workflow that has never
--- committed a step. Returns
--- whether there was one to end. The parent, if any, gets nothing. Internal; locks the row in waits, if it is a workflow.
+-- Ends as cancelled a pending execution: a task that nobody holds a claim on, a workflow that has never committed a step.
+-- Returns whether there was one to end. The parent, if any, gets nothing. Internal; locks a workflow. Raises nothing.
 create or replace function rhythm.remove_pending(p_now timestamptz, p_id uuid, p_why text) returns boolean
 language plpgsql as $$
 declare
