@@ -1,7 +1,6 @@
 -- A role for workers and clients that can do what Rhythm needs and nothing else: no tables, no DDL.
--- Run by the owner of the schema after every migration, with the right to create roles:
---
---   rhythm migrate --sql roles | psql ...      then      grant rhythm_worker to your_login_role;
+-- Run by the owner of the schema after every migration, with the right to create roles; its text is also
+-- rhythm.store.migrations.roles_sql(). Then: grant rhythm_worker to your_login_role.
 --
 -- Reading through rhythm.executions_view needs nothing more. Moving the clock and migrating stay with the owner.
 do $roles$
