@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from inspect import CO_VARARGS
 from types import FunctionType
 from typing import Any, NoReturn
 
@@ -19,6 +20,18 @@ def callback(function: Value) -> Callable[..., Value]:
         return function.call
     shown = f'"{function}"' if function.__class__ is str else describe(function)
     throw_type_error(f"{shown} is not a function")
+
+
+def takes_at_most(function: Value, count: int) -> bool:
+    """Whether a flow function cannot tell if it gets more than ``count`` arguments.
+
+    Generated functions name the arguments they drop ``_``; a rest parameter has another name.
+    """
+    if function.__class__ is not FunctionType:
+        return False
+    code = function.__code__
+    parameters: int = code.co_argcount
+    return parameters <= count and (not code.co_flags & CO_VARARGS or code.co_varnames[parameters] == "_")
 
 
 def relative(value: Value, length: int, default: int) -> int:
