@@ -157,7 +157,7 @@ class _Lexer:
             self.report.error(
                 "F207", "BigInt numbers are not supported yet", start, end, "keep money in whole cents and ids in text"
             )
-        elif junk is not None or text[-1:] in "xXoObB":
+        elif junk is not None or text[1:] in tuple("xXoObB"):
             self.report.error("F103", "this is not a number", start, end)
         elif len(text) > 1 and text[0] == "0" and text[1] in "0123456789_":
             self.report.error(

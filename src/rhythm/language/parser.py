@@ -601,7 +601,9 @@ class Parser(ExpressionParser):
                 self.expect("=>")
             if not self.at_punctuator("{"):
                 raise self.unexpected("`{`")
-            return params, self.block()
+            body = self.block()
+            self.check_directive(params, body)
+            return params, body
 
     @contextmanager
     def function(self, *, is_async: bool) -> Iterator[None]:

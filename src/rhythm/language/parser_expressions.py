@@ -172,7 +172,7 @@ class ExpressionParser:
     def assignment_inside(self, no_in: bool) -> nodes.Expression:
         token = self.token
         if token.kind == NAME:
-            arrow = self.arrow_from_name()
+            arrow = self.arrow_from_name(no_in)
             if arrow is not None:
                 return arrow
         elif token.kind == PUNCTUATOR and token.value in ("(", "[", "{"):
@@ -180,7 +180,7 @@ class ExpressionParser:
             after = self.tokens[close + 1] if close > 0 else None
             if after is not None and after.kind == PUNCTUATOR:
                 if token.value == "(" and after.value == "=>" and not after.newline:
-                    return self.arrow(token.start, is_async=False)
+                    return self.arrow(token.start, no_in, is_async=False)
                 if token.value != "(" and after.value == "=":
                     pattern = self.assignment_target()
                     self.expect("=")
@@ -198,28 +198,28 @@ class ExpressionParser:
             raise self.fail("F101", "`=>` cannot stand here", hint="parameters stand in parentheses, on the same line")
         return left
 
-    def arrow_from_name(self) -> nodes.Expression | None:
+    def arrow_from_name(self, no_in: bool) -> nodes.Expression | None:
         token, following = self.token, self.peek()
         if following.kind == PUNCTUATOR and following.value == "=>" and not following.newline:
-            return self.arrow(token.start, is_async=False)
+            return self.arrow(token.start, no_in, is_async=False)
         if token.value == "async" and not following.newline:
             if following.kind == NAME:
                 after = self.peek(2)
                 if after.kind == PUNCTUATOR and after.value == "=>" and not after.newline:
                     self.advance()
-                    return self.arrow(token.start, is_async=True)
+                    return self.arrow(token.start, no_in, is_async=True)
             elif following.kind == PUNCTUATOR and following.value == "(":
                 close = self.matching[self.index + 1]
                 if close > 0 and self.tokens[close + 1].value == "=>" and not self.tokens[close + 1].newline:
                     self.advance()
-                    return self.arrow(token.start, is_async=True)
+                    return self.arrow(token.start, no_in, is_async=True)
         elif token.value == "yield":
             raise self.fail(
                 "F205", "generators are not supported yet", hint="return an array, or use an async function"
             )
         return None
 
-    def arrow(self, start: int, *, is_async: bool) -> nodes.Expression:
+    def arrow(self, start: int, no_in: bool, *, is_async: bool) -> nodes.Expression:
         with self.function(is_async=is_async):
             params: list[nodes.Pattern]
             with self.parameters():
@@ -229,8 +229,26 @@ class ExpressionParser:
                     params = self.parameter_list()
             self.expect("=>")
             body: nodes.BlockStatement | nodes.Expression
-            body = self.block() if self.at_punctuator("{") else self.assignment()
+            body = self.block() if self.at_punctuator("{") else self.assignment(no_in=no_in)
+        self.check_directive(params, body)
         return nodes.ArrowFunctionExpression(start, body.end, params, body, is_async)
+
+    def check_directive(self, params: list[nodes.Pattern], body: nodes.Node) -> None:
+        """Refuses "use strict" in a function whose parameters are more than plain names, as JavaScript does."""
+        if not isinstance(body, nodes.BlockStatement) or all(isinstance(param, nodes.Identifier) for param in params):
+            return
+        for item in body.body:
+            expression = item.expression if isinstance(item, nodes.ExpressionStatement) else None
+            if not isinstance(expression, nodes.Literal) or not isinstance(expression.value, str):
+                return
+            if self.report.source[item.start :].startswith(("'use strict'", '"use strict"')):
+                self.report.error(
+                    "F101",
+                    '"use strict" cannot stand in a function with such parameters',
+                    expression.start,
+                    expression.end,
+                    "remove it: flows are always strict",
+                )
 
     def conditional(self, no_in: bool) -> nodes.Expression:
         test = self.binary(0, no_in)
@@ -438,6 +456,8 @@ class ExpressionParser:
                 raise self.fail("F110", f"expressions nest at most {EXPRESSION_NESTING_MAX} deep")
             callee = self.new_expression()
             self.expression_depth -= 1
+        elif token.kind == NAME and token.value == "await":
+            raise self.fail("F101", "`await` cannot stand behind `new`", hint="put it into parentheses")
         else:
             callee = self.primary()
         while True:
