@@ -6,9 +6,11 @@ can do. Arrays that would hold nothing but nulls are sent as null.
 
 from __future__ import annotations
 
+import functools
 import json
 import uuid
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from types import MappingProxyType
 from typing import Any
 
 from rhythm.errors import InvalidInput
@@ -385,7 +387,7 @@ def step_result(row: Mapping[str, Any], request: ExchangeRequest, names: Names, 
         queue=queues(row["o_queue"]),
         timeout_seconds=timeout / 1000.0 if timeout else None,
         retries=row["o_retries"],
-        retry=None if retry is None else json.loads(retry),
+        retry=None if retry is None else _policy(retry),
         parent_id=commit.id,
         operation=child.operation,
         key=child.options.get("key"),
@@ -413,6 +415,12 @@ def retokened(ids: Sequence[uuid.UUID] | None, claims: Sequence[int] | None) -> 
     if ids is None or claims is None:
         return {}
     return {id_: claim << MEMBERS_BITS | SINGLE for id_, claim in zip(ids, claims, strict=True)}
+
+
+@functools.lru_cache(maxsize=256)
+def _policy(text_: str) -> Mapping[str, Any]:
+    """A retry policy; few different ones come with very many claims."""
+    return MappingProxyType(json.loads(text_))
 
 
 def task_claims(
@@ -472,7 +480,7 @@ def task_claims(
                 queue_of[row["t_queues"][i]],
                 timeout / 1000.0 if timeout else None,
                 retries or 0,
-                None if retry is None else json.loads(retry),
+                None if retry is None else _policy(retry),
                 parent_id,
                 operation,
                 key,

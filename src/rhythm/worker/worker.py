@@ -28,7 +28,7 @@ from rhythm.model import RegisterResult, TaskOutcome, TaskRegistration, WorkerRe
 from rhythm.store import Store
 from rhythm.store.connection import Backoff, mask_url
 from rhythm.store.wakeups import Wakeups
-from rhythm.tasks import REGISTRY, Task
+from rhythm.tasks import REGISTRY, Retry, Task
 from rhythm.worker import faults
 from rhythm.worker.activations import Activations, Job
 from rhythm.worker.exchange import IN_FLIGHT_MAX, Exchange, Work
@@ -199,8 +199,16 @@ class Worker(Work):
 
     async def _register(self, store: Store) -> RegisterResult:
         registrations = [
-            TaskRegistration(r.name, r.queue, r.retries, r.retry, r.timeout_seconds, r.priority, r.input_schema)
-            for r in (task.registration() for task in self.tasks.values())
+            TaskRegistration(
+                name=r.name,
+                queue=r.queue,
+                retries=r.retries,
+                retry=None if task.retry == Retry() else r.retry,  # nothing to carry along with every claim
+                timeout_seconds=r.timeout_seconds,
+                priority=r.priority,
+                input_schema=r.input_schema,
+            )
+            for task, r in ((task, task.registration()) for task in self.tasks.values())
         ]
         queues = self.config.queues or tuple(dict.fromkeys(["default", *(r.queue for r in registrations)]))
         backoff = Backoff()
