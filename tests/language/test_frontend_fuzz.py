@@ -61,7 +61,9 @@ def refused_by_node(sources: list[str]) -> list[str]:
     """For each source Node's complaint, "" when it accepts it."""
     node = shutil.which("node")
     assert node, "Node 20 is the judge of the language"
-    texts = [re.sub(r"^(\s*)workflow(?=\s*\()", r"\1async function workflow", source, flags=re.M) for source in sources]
+    texts = [
+        re.sub(r"^([\s;]*)workflow(?=\s*\()", r"\1async function workflow", source, flags=re.M) for source in sources
+    ]
     done = subprocess.run(
         [node, "-e", NODE_SCRIPT], input=json.dumps(texts), capture_output=True, text=True, timeout=60, check=False
     )
