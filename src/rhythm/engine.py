@@ -1,15 +1,15 @@
-"""The engine: one activation of a workflow. Pure: program, snapshot and deliveries in; commands, snapshot or outcome out.
+"""The engine: one activation of a workflow. Pure: program, snapshot, deliveries in; commands, snapshot or outcome out.
 
     activate(program, start | snapshot | live, deliveries, environment)  ->  Activation
 
-A delivery settles one host operation and drains the job queue: one turn. Several deliveries are consecutive turns of one
-activation, without a snapshot in between. When nothing is left to run, either the workflow's promise has settled (then
-there is an outcome), or something is outstanding (then there is a snapshot), or the workflow waits for nothing at all
-(then it fails with DeadlockError).
+A delivery settles one host operation and drains the job queue: one turn. Several deliveries are consecutive turns of
+one activation, without a snapshot in between. When nothing is left to run, either the workflow's promise has settled
+(then there is an outcome), or something is outstanding (then there is a snapshot), or the workflow waits for nothing
+at all (then it fails with DeadlockError).
 
-Signals are matched here, after every turn: the oldest message goes to the oldest wait of its name that anything can still
-observe. A wait or timer that only settled combinators know is released: it takes no message, and leaves the database with
-the next snapshot.
+Signals are matched here, after every turn: the oldest message goes to the oldest wait of its name that anything can
+still observe. A wait or timer that only settled combinators know is released: it takes no message, and leaves the
+database with the next snapshot.
 
 Uncatchable endings (limits, unsupported constructs, deadlock, the activation budget) become a failed outcome that keeps
 the last snapshot. Nothing here reads a clock or a random number but through the environment, and nothing here waits.
@@ -258,7 +258,7 @@ class _Run:
 
     def log(self, level: str, text: str) -> None:
         if len(self.result.logs) < LOGS_MAX:
-            self.result.logs.append((level, text))
+            self.result.logs.append((level, plain_text(text)))
         else:
             self.dropped_logs += 1
 
@@ -437,7 +437,9 @@ class _Run:
             elif kind is JSError:
                 rest.extend(item.props.values())
             else:
-                rest.extend(getattr(item, name) for name in getattr(kind, "__slots__", ()) if name not in ("realm", "call"))
+                rest.extend(
+                    getattr(item, name) for name in getattr(kind, "__slots__", ()) if name not in ("realm", "call")
+                )
         return found
 
     def release(self) -> None:
@@ -492,7 +494,14 @@ class _Run:
         for command in self.realm.commands:
             if isinstance(command, StartChild):
                 result.children.append(
-                    NewChild(command.operation, uuid.UUID(command.id), command.kind, command.name, command.inputs, command.options)
+                    NewChild(
+                        command.operation,
+                        uuid.UUID(command.id),
+                        command.kind,
+                        command.name,
+                        command.inputs,
+                        command.options,
+                    )
                 )
             elif isinstance(command, StartTimer):
                 result.timers.append(NewTimer(command.operation, command.delay_ms, command.due_at_ms))
@@ -534,7 +543,12 @@ class _Run:
         awaiting: list[dict[str, Any]] = []
         first: tuple[str, int] | None = None
         for operation in self.realm.operations.values():
-            entry: dict[str, Any] = {"operation": operation.number, "kind": operation.kind, "name": operation.name, "since": operation.since_ms}
+            entry: dict[str, Any] = {
+                "operation": operation.number,
+                "kind": operation.kind,
+                "name": operation.name,
+                "since": operation.since_ms,
+            }
             frame = waiting_frame(operation.promise)
             if frame is not None:
                 function, line, column = frame_position(self.program, frame)
@@ -648,7 +662,12 @@ def inspect(program: Program, snapshot: bytes) -> list[FrameView]:
     rest: list[Promise] = []
     for operation in realm.operations.values():
         frame = waiting_frame(operation.promise)
-        entry = {"operation": operation.number, "kind": operation.kind, "name": operation.name, "since": operation.since_ms}
+        entry = {
+            "operation": operation.number,
+            "kind": operation.kind,
+            "name": operation.name,
+            "since": operation.since_ms,
+        }
         if frame is not None:
             awaiting.setdefault(id(frame), []).append(entry)
             if frame not in frames:
@@ -681,10 +700,18 @@ def _view(program: Program, frame: Frame, awaiting: list[dict[str, Any]]) -> Fra
 def to_view(value: Value, depth: int = 0) -> Any:
     """A value as JSON-shaped data for people."""
     kind = value.__class__
-    if kind in (str, bool) or value is None:
+    if kind is str:
+        return plain_text(value)
+    if kind is bool or value is None:
         return value
     if kind is float:
-        return int(value) if value.is_integer() and abs(value) < 1e21 else value if value - value == 0 else f"[{describe(value)}]"
+        return (
+            int(value)
+            if value.is_integer() and abs(value) < 1e21
+            else value
+            if value - value == 0
+            else f"[{describe(value)}]"
+        )
     if value is TDZ:
         return "[not yet initialised]"
     if kind is JSDate:
@@ -699,10 +726,15 @@ def to_view(value: Value, depth: int = 0) -> Any:
         shown = [to_view(item, depth + 1) for item in value[:VIEW_ITEMS_MAX]]
         return [*shown, f"[… {len(value) - VIEW_ITEMS_MAX} more]"] if len(value) > VIEW_ITEMS_MAX else shown
     if kind is dict:
-        return {key: to_view(own_value(value, key), depth + 1) for key in own_keys(value)[:VIEW_ITEMS_MAX]}
+        return {plain_text(key): to_view(own_value(value, key), depth + 1) for key in own_keys(value)[:VIEW_ITEMS_MAX]}
     if kind is JSMap or kind is JSSet:
-        return f"[{show(value)}]"
+        return f"[{plain_text(show(value))}]"
     return f"[{describe(value)}]"
+
+
+def plain_text(text: str) -> str:
+    """A text of the language as people read it: pairs of surrogates joined, lone ones replaced."""
+    return text if text.isascii() else text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
 
 
 def describe_date(date: JSDate) -> str:
