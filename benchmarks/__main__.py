@@ -192,11 +192,24 @@ class Bench:
             with self.workers(url, 1):
                 await (await client.start("threeSteps", {})).result(timeout=WAIT_SECONDS)
                 execution = await client.start("manySteps", {"steps": count})
+                sizes: list[int] = []
+                watch = asyncio.create_task(self._watch_size(client, execution, sizes))
                 output = await execution.result(timeout=WAIT_SECONDS * 10)
+                watch.cancel()
         times = output["times"]
         parts = [later - earlier for earlier, later in itertools.pairwise(times)]
         self.note("ms per sequential step", (times[-1] - times[0]) / count, "ms")
         self.note("last tenth of the steps to the second", sum(parts[-10:]) / sum(parts[10:20]), "x")
+        if sizes:
+            self.note("snapshot, first seen", sizes[0], "bytes")
+            self.note("snapshot, last seen", sizes[-1], "bytes")
+
+    async def _watch_size(self, client: rhythm.Client, execution: rhythm.Execution, sizes: list[int]) -> None:
+        while True:
+            await asyncio.sleep(0.2)
+            stored = await client.store.snapshot(execution.id)
+            if stored is not None:
+                sizes.append(len(stored.snapshot))
 
     def report(self) -> None:
         table = Table(title=f"{platform.python_version()}, {os.cpu_count()} cores, {platform.system()}")

@@ -1,4 +1,4 @@
-"""Workers die, stop, lose their connection at every named place, and Postgres dies under them: nothing is lost or doubled."""
+"""Workers die, stop, and lose their connection at every named place: nothing is lost, nothing is doubled."""
 
 from __future__ import annotations
 
@@ -116,3 +116,19 @@ async def test_republishing_leaves_suspended_executions_on_their_definition(shop
 async def _suspended(shop: Shop, count: int) -> bool:
     (row,) = await shop.query("select count(*) as n from rhythm.waits where suspended")
     return bool(row["n"] >= count)
+
+
+async def test_a_thread_that_nobody_can_stop_does_not_hold_up_the_end(shop: Shop) -> None:
+    execution = await shop.client.start("blocks", {"seconds": 60})
+    worker = shop.worker("--drain-timeout", "200ms")
+    await shop.until(lambda: _running(shop), "the task runs")
+    worker.terminate()
+
+    await asyncio.to_thread(worker.wait, 20)
+    info = await execution.refresh()
+    assert (info.status, info.attempts, info.lost) == ("pending", 0, 0)
+
+
+async def _running(shop: Shop) -> bool:
+    (row,) = await shop.query("select count(*) as n from rhythm.claims")
+    return bool(row["n"])

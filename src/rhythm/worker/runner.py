@@ -14,11 +14,12 @@ import asyncio
 import contextvars
 import dis
 import logging
+import queue
+import threading
 import time
 import uuid
 from collections import deque
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Final
 
 from rhythm.errors import RhythmError, TaskRetryAfter
@@ -78,7 +79,7 @@ class TaskRunner:
         self.in_threads: set[Held] = set()
         self.seconds_per_task = 0.0  #: moving average of what one task occupies the loop
         self.ever_suspended = False  #: whether the last tasks really suspended
-        self._threads: ThreadPoolExecutor | None = None
+        self._threads = _Threads()
         self._slice: asyncio.TimerHandle | asyncio.Handle | None = None
         self._stopped = False
 
@@ -211,8 +212,6 @@ class TaskRunner:
             self.go_on()
 
     def _in_thread(self, held: Held, task: Task[..., Any], arguments: dict[str, Any]) -> None:
-        if self._threads is None:
-            self._threads = ThreadPoolExecutor(self.threads_max, thread_name_prefix="rhythm-task")
         self.in_threads.add(held)
         loop = asyncio.get_running_loop()
         context = contextvars.copy_context()
@@ -247,7 +246,7 @@ class TaskRunner:
         timer = None
         if held.claim.timeout_seconds:
             timer = loop.call_later(held.claim.timeout_seconds, lambda: end(None, self._timeout(held), "timeout"))
-        self._threads.submit(work)
+        self._threads.run(work)
 
     def _timeout(self, held: Held) -> TaskTimeout:
         claim = held.claim
@@ -318,8 +317,37 @@ class TaskRunner:
     def close(self) -> None:
         """Gives the threads up without waiting for them."""
         self.let_go()
-        if self._threads is not None:
-            self._threads.shutdown(wait=False, cancel_futures=True)
+        self._threads.close()
+
+
+class _Threads:
+    """Daemon threads that run one function after the other; as many as are busy at a time, at most.
+
+    Not an executor of the standard library: its threads hold up the end of the process until the last one is done, and
+    a worker that lets go must not wait for a task that nobody can stop.
+    """
+
+    def __init__(self) -> None:
+        self._work: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()
+        self._idle = threading.Semaphore(0)
+        self._count = 0
+
+    def run(self, function: Callable[[], None]) -> None:
+        """Runs it as soon as a thread is free; the caller sees to how many there are."""
+        self._work.put(function)
+        if not self._idle.acquire(blocking=False):
+            self._count += 1
+            threading.Thread(target=self._loop, name=f"rhythm-task-{self._count}", daemon=True).start()
+
+    def close(self) -> None:
+        """Ends the threads, each after what it is at."""
+        for _ in range(self._count):
+            self._work.put(None)
+
+    def _loop(self) -> None:
+        while (function := self._work.get()) is not None:
+            function()
+            self._idle.release()
 
 
 def _call_soon(loop: asyncio.AbstractEventLoop, function: Callable[..., None], *arguments: Any) -> None:

@@ -81,6 +81,7 @@ class Worker(Work):
         self._activations: Activations | None = None
         self._maintenance: Maintenance | None = None
         self._waiting_for_definition: set[asyncio.Task[None]] = set()
+        self._continuing: dict[uuid.UUID, ParentStep] = {}  # finished tasks whose parents are being advanced
 
     # --- life ---
 
@@ -119,6 +120,7 @@ class Worker(Work):
     async def _live(self, store: Store, url: str) -> None:
         """One incarnation, from its registration to its end."""
         registered = await self._register(store)
+        self._continuing.clear()
         config = self.config
         runner = self._runner = TaskRunner(
             self.tasks,
@@ -251,6 +253,9 @@ class Worker(Work):
     async def _let_go(self, exchange: Exchange, runner: TaskRunner) -> None:
         """Hands back everything that has not ended."""
         exchange.claiming = False
+        for step in self._continuing.values():  # what has been done is reported, whatever becomes of the parent
+            exchange.report(Report(step.held, outcome=step.outcome))
+        self._continuing.clear()
         reporting = {report.held.claim.id for report in exchange.reports}
         back = [
             held
@@ -334,7 +339,10 @@ class Worker(Work):
         exchange = self._exchange
         assert exchange is not None, "made before"
         for report in reports:
-            if exchange.held.get(report.held.claim.id) is report.held:
+            claim = report.held.claim
+            if claim.kind == "task" and self._continuing.pop(claim.id, None) is None:
+                continue  # its outcome was sent without waiting for the parent
+            if exchange.held.get(claim.id) is report.held:
                 exchange.report(report)
 
     def _stuck(self) -> None:
@@ -351,7 +359,8 @@ class Worker(Work):
             return  # given up meanwhile
         parent = held.claim.parent
         if parent is not None and outcome.status == "completed" and self.workflows:
-            self._advance([ParentStep(held, outcome, parent)])
+            step = self._continuing[held.claim.id] = ParentStep(held, outcome, parent)
+            self._advance([step])
         else:
             exchange.report(Report(held, outcome=outcome))
         assert self._runner is not None, "made before"
@@ -369,6 +378,7 @@ class Worker(Work):
 
     def _give_up(self) -> None:
         """Cut off from the database: nothing of what runs counts any more."""
+        self._continuing.clear()
         if self._runner is not None:
             self._runner.let_go()
             self._runner.resume()
