@@ -12,12 +12,12 @@ import pytest
 from tests.support.commands import Rhythm
 
 COMMANDS = [
-    "init", "worker", "start", "wait", "show", "list", "signal", "queues", "workers", "check", "publish", "eval",
+    "init", "worker", "start", "wait", "show", "list", "signal", "cancel", "queues", "workers", "check", "publish", "eval",
     "migrate", "config", "db start", "db stop", "db url", "db psql", "db reset",
 ]  # fmt: skip
 ID = "0192f0c1-7e3a-7c55-9a55-2f8c54e0a1b2"
 NEEDING_A_DATABASE = [
-    ["start", "x"], ["wait", ID], ["show", ID], ["list"], ["signal", ID, "go"], ["queues"], ["workers"], ["migrate"],
+    ["start", "x"], ["wait", ID], ["show", ID], ["list"], ["signal", ID, "go"], ["cancel", ID], ["queues"], ["workers"], ["migrate"],
 ]  # fmt: skip
 
 

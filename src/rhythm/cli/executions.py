@@ -162,6 +162,24 @@ def signal(
     output.message(f"sent {name}")
 
 
+def cancel(execution_id: Id, database_url: options.DatabaseUrl = None) -> None:
+    """Asks for an execution to be cancelled. A workflow's catch and finally blocks run.
+
+    Example: rhythm cancel 0192f0c1-7e3a-7c55-9a55-2f8c54e0a1b2
+    """
+    from rhythm.cli.connection import connected, run
+    from rhythm.config import load
+
+    config = load({"database_url": database_url})
+
+    async def work() -> None:
+        async with connected(config) as client:
+            await client.cancel(execution_id)
+
+    run(work())
+    output.message("asked for it to be cancelled")
+
+
 def execution_json(info: ExecutionInfo) -> dict[str, Any]:
     """An execution as the object that `--json` prints."""
     return {

@@ -84,6 +84,10 @@ class BlockingExecution:
         """Sends a signal to this execution."""
         self._client.signal(self.id, name, payload)
 
+    def cancel(self) -> None:
+        """Asks for this execution to be cancelled."""
+        self._client.cancel(self.id)
+
     def refresh(self) -> ExecutionInfo:
         """Asks the database, and returns and keeps what is known now."""
         self._execution = self._client.get(self.id)._execution
@@ -182,6 +186,10 @@ class BlockingClient:
     def signal(self, execution_id: uuid.UUID | str, name: str, payload: Any = None, **options: Any) -> None:
         """Sends a signal; see ``Client.signal``."""
         self._call(lambda client: client.signal(execution_id, name, payload, **options))
+
+    def cancel(self, execution_id: uuid.UUID | str) -> None:
+        """Asks for an execution to be cancelled; see ``Client.cancel``."""
+        self._call(lambda client: client.cancel(execution_id))
 
     def publish(self, *paths: str | Path) -> builtins.list[PublishedWorkflow]:
         """Checks and stores workflows; see ``Client.publish``."""

@@ -79,6 +79,10 @@ class Execution(Generic[R]):
         """Sends a signal to this execution (see ``Client.signal``)."""
         await self._client.signal(self.id, name, payload)
 
+    async def cancel(self) -> None:
+        """Asks for this execution to be cancelled (see ``Client.cancel``)."""
+        await self._client.cancel(self.id)
+
     async def refresh(self) -> ExecutionInfo:
         """Asks the database, and returns and keeps what is known now. Raises ExecutionNotFound."""
         self.info = (await self._client.get(self.id)).info
@@ -378,6 +382,16 @@ class Client:
             await self.store.signal(target, name, data, send, connection=connection)
         else:
             await self._repeat(lambda: self.store.signal(target, name, data, send))
+
+    async def cancel(self, execution_id: uuid.UUID | str) -> None:
+        """Asks for an execution to be cancelled; asking twice is asking once.
+
+        What has not begun ends here. A workflow's timers, signal waits and unclaimed tasks are rejected with
+        CancelledError, its running tasks are asked to stop, and its catch and finally blocks run. A running task is
+        interrupted with its worker's next heartbeat. Raises ExecutionNotFound, ExecutionFinished.
+        """
+        target = parse_id(execution_id)
+        await self._repeat(lambda: self.store.cancel(target))
 
     async def publish(self, *paths: str | Path) -> builtins.list[PublishedWorkflow]:
         """Checks and stores the workflows in these files and folders; new executions run them from now on.
