@@ -298,6 +298,35 @@ def test_what_is_no_snapshot_is_refused(data: bytes) -> None:
         snapshots.decode(program_of(body("return 1")), data, fresh_realm())
 
 
+@pytest.mark.parametrize(
+    ("name", "tag", "field", "value"),
+    [
+        ("chains", snapshots.THEN, 1, 1.0),
+        ("chains", snapshots.THEN, 2, "x"),
+        ("chains", snapshots.FINALLY, 1, None),
+        ("combinators", snapshots.ELEMENT, 2, 9),
+        ("combinators", snapshots.ELEMENT, 2, -1),
+        ("combinators", snapshots.COMBINATOR, 1, "most"),
+        ("combinators", snapshots.PROMISE, 1, 3),
+        ("combinators", snapshots.FRAME, 2, 99),
+        ("combinators", snapshots.FRAME, 1, 0),
+        ("collections", snapshots.ITERATOR, 1, "file"),
+        ("objects", snapshots.BUILTIN, 1, "eval"),
+        ("objects", snapshots.ERROR, 1, "SystemExit"),
+        ("closures", snapshots.CLOSURE, 1, 0),
+        ("closures", snapshots.CLOSURE, 1, 99),
+        ("closures", snapshots.CLOSURE, 2, []),
+    ],
+)
+def test_an_entry_that_cannot_be_is_refused(name: str, tag: int, field: int, value: Any) -> None:
+    driver, fields = fields_of(name)
+    entry = next(entry for entry in fields[8] if entry[0] == tag)
+    entry[field] = value
+
+    with pytest.raises(SnapshotError):
+        snapshots.decode(driver.program, msgspec.msgpack.encode(fields), fresh_realm())
+
+
 def test_a_snapshot_of_another_definition_is_refused() -> None:
     _, data = suspended("values")
 

@@ -33,6 +33,7 @@ import msgspec
 
 from rhythm.errors import SnapshotError
 from rhythm.language.codegen import Instance, Program
+from rhythm.language.names import ERROR_KINDS
 from rhythm.language.promises import (
     AdoptReaction,
     Combinator,
@@ -60,6 +61,7 @@ from rhythm.language.values_types import (
     Namespace,
     Value,
     builtin_named,
+    is_callable,
 )
 
 VERSION: Final = 1  #: Bump it when FORMAT changes in any way, and keep reading the old one.
@@ -447,6 +449,10 @@ class _Reader:
             fill = _FILLERS.get(entry[0])
             if fill is not None:
                 fill(self, self.shells[index], entry)
+        for tag, item in zip(self.tags, self.shells, strict=True):
+            if tag == ELEMENT:
+                record = item.combinator
+                _check(record.done or record.kind == "race" or item.index < len(record.values), "an index")
         realm = self.realm
         realm.next_number = _typed(number, int, "the next number")
         realm.cancelled = _typed(cancelled, bool, "the cancel flag")
@@ -468,7 +474,8 @@ class _Reader:
             return JSDate(_typed(entry[1], float, "a date"))
         if tag == ERROR:
             hidden = ERROR_HIDDEN if entry[3] is None else frozenset(self.text(name) for name in entry[3])
-            return JSError.restore(_typed(entry[1], str, "an error's kind"), {}, hidden)
+            _check(_typed(entry[1], str, "an error's kind") in ERROR_KINDS, "an error's kind")
+            return JSError.restore(entry[1], {}, hidden)
         if tag == BUILTIN:
             return builtin_named(_typed(entry[1], str, "a builtin's name"))
         assert tag == HOLES, "all other tags have a shell"
@@ -557,6 +564,8 @@ def _fill_promise(reader: _Reader, promise: Promise, entry: list[Any]) -> None:
 
 def _fill_then(reader: _Reader, reaction: ThenReaction, entry: list[Any]) -> None:
     reaction.on_fulfilled, reaction.on_rejected = reader.value(entry[1]), reader.value(entry[2])
+    for handler in (reaction.on_fulfilled, reaction.on_rejected):
+        _check(handler is UNDEFINED or is_callable(handler), "a reaction's function")
     reaction.derived = reader.of(entry[3], PROMISE)
 
 
@@ -588,6 +597,7 @@ def _fill_resolving(reader: _Reader, function: ResolvingFunction, entry: list[An
 
 def _fill_finally(reader: _Reader, function: FinallyFunction, entry: list[Any]) -> None:
     function.on_finally, function.rejects = reader.value(entry[1]), _typed(entry[2], bool, "a flag")
+    _check(is_callable(function.on_finally), "a reaction's function")
     function.realm = reader.realm
 
 
