@@ -1,0 +1,759 @@
+"""Activations: what a workflow asks for, when it wakes, and how it ends. No database, no clock."""
+
+from __future__ import annotations
+
+import json
+import sys
+from typing import Any
+
+import pytest
+
+from rhythm import engine
+from rhythm.engine import LOGS_MAX, Activation, Limits, StartInfo, activate
+from rhythm.errors import SnapshotError
+from rhythm.language.ir import IRError
+from rhythm.language.values import current_realm
+from rhythm.model import Delivery
+from rhythm.testing import evaluate
+from tests.support.activations import EXECUTION_ID, NOW_MS, Driver, body, error_of, names_of, program_of, result_of
+
+
+def groups(activation: Activation) -> list[tuple[str, list[int]]]:
+    return [(group.mode, list(group.operations)) for group in activation.wake_groups]
+
+
+# Commands -----------------------------------------------------------------------------------------
+
+
+def test_a_start_asks_for_its_operations_in_the_order_of_the_calls() -> None:
+    driver = Driver(
+        body("await Promise.all([task('one', { n: 1 }), sleep('2s'), child('two'), signal('go', { timeout: 5 })])")
+    )
+    activation = driver.start()
+
+    assert [(1, "task", "one", b'{"n":1}'), (3, "workflow", "two", b"{}")] == [
+        (child.operation, child.kind, child.name, child.inputs) for child in activation.children
+    ]
+    assert [(2, 2000.0, None), (4, 5.0, None)] == [
+        (timer.operation, timer.delay_ms, timer.due_at_ms) for timer in activation.timers
+    ]
+    assert activation.outstanding == 4
+    assert activation.outcome is None
+    assert activation.snapshot is not None
+    assert activation.live is not None
+
+
+def test_commands_are_asked_for_once() -> None:
+    driver = Driver(body("const a = task('one'), b = task('two'); await a; task('three'); return await b"))
+    first = driver.start()
+    second = driver.completed(1)
+
+    assert ["one", "two"] == names_of(first.children)
+    assert ["three"] == names_of(second.children)
+
+
+def test_inputs_are_copied_at_the_call() -> None:
+    driver = Driver(body("const data = { n: 1 }; const t = task('x', data); data.n = 2; return [await t, data.n]"))
+    activation = driver.start()
+
+    assert activation.children[0].inputs == b'{"n":1}'
+
+
+def test_what_is_not_awaited_runs_anyway() -> None:
+    activation = Driver(body("task('log'); sleep(5); return 1")).start()
+
+    assert result_of(activation) == 1
+    assert ["log"] == names_of(activation.children)
+    assert activation.snapshot is None
+    assert activation.live is None
+
+
+def test_a_date_is_an_absolute_timer() -> None:
+    activation = Driver(body("await sleep(new Date(1800000000000))")).start()
+
+    assert [(1, None, 1.8e12)] == [(t.operation, t.delay_ms, t.due_at_ms) for t in activation.timers]
+
+
+def test_the_context_is_plain_data() -> None:
+    driver = Driver(body("return [ctx, inputs]"))
+    ctx, inputs = result_of(driver.start({"a": [1]}))
+
+    assert inputs == {"a": [1]}
+    assert ctx == {
+        "executionId": EXECUTION_ID, "name": "flow", "version": driver.program.hash, "startedAt": NOW_MS,
+        "parentId": None, "tags": None, "cancelled": False,
+    }  # fmt: skip
+
+
+def test_parent_and_tags_reach_the_context() -> None:
+    driver = Driver(body("return [ctx.parentId, ctx.tags.team]"))
+    start = StartInfo(EXECUTION_ID, "flow", driver.program.hash, NOW_MS, b"null", "p", {"team": "a"})
+
+    assert ["p", "a"] == result_of(activate(driver.program, environment=driver.environment, start=start))
+
+
+# Turns --------------------------------------------------------------------------------------------
+
+ORDER = body("""
+    const log = []
+    const a = task("a").then(v => { log.push("a" + v); return null }).then(() => log.push("a2"))
+    const b = task("b").then(v => { log.push("b" + v); return null }).then(() => log.push("b2"))
+    await a; await b
+    return log
+""")
+
+
+@pytest.mark.parametrize("live", [True, False])
+@pytest.mark.parametrize("together", [True, False])
+def test_each_delivery_is_a_turn_of_its_own(together: bool, live: bool) -> None:
+    driver = Driver(ORDER, live=live)
+    driver.start()
+    deliveries = [driver.delivery("completed", 2, 1), driver.delivery("completed", 1, 2)]
+    if together:
+        activation = driver.deliver(*deliveries)
+    else:
+        driver.deliver(deliveries[0])
+        activation = driver.deliver(deliveries[1])
+
+    assert ["b1", "b2", "a2", "a2"] == result_of(activation)
+    assert activation.seen_through == 2
+
+
+def test_deliveries_after_the_end_count_as_seen() -> None:
+    driver = Driver(body("return await Promise.race([task('a'), task('b')])"))
+    driver.start()
+    activation = driver.deliver(driver.delivery("completed", 1, "first"), driver.delivery("completed", 2, "second"))
+
+    assert result_of(activation) == "first"
+    assert activation.seen_through == 2
+
+
+@pytest.mark.parametrize("kind", ["completed", "failed", "timer"])
+def test_a_delivery_for_a_settled_operation_is_ignored(kind: str) -> None:
+    driver = Driver(body("const t = task('a', {}, { onCancel: 'abandon' }); cancel(t); const u = task('b')\n"
+                         "const first = await t.catch(e => e.name); return [first, await u]"))  # fmt: skip
+    driver.start()
+    before = driver.snapshot
+    activation = driver.deliver(driver.delivery(kind, 1, {"name": "Late", "message": "late"}))
+
+    assert activation.outcome is None
+    assert activation.snapshot == before
+    assert activation.seen_through == 1
+    assert ["CancelledError", 7] == result_of(driver.completed(2, 7))
+
+
+@pytest.mark.parametrize("number", [0, 2, 99, -1, None])
+def test_a_delivery_for_an_unknown_operation_is_ignored(number: int | None) -> None:
+    driver = Driver(body("return await task('a')"))
+    driver.start()
+    activation = driver.deliver(driver.delivery("completed", number, 5))
+
+    assert activation.outcome is None
+    assert result_of(driver.completed(1, 6)) == 6
+
+
+def test_a_repeated_delivery_is_ignored() -> None:
+    driver = Driver(body("const a = await task('a'); return [a, await task('b')]"))
+    driver.start()
+    driver.completed(1, "once")
+    activation = driver.completed(1, "twice")
+
+    assert activation.outcome is None
+    assert ["once", "b"] == result_of(driver.completed(2, "b"))
+
+
+def test_an_output_that_no_double_holds_rejects_with_a_type_error() -> None:
+    driver = Driver(body("try { await task('a') } catch (e) { return [e.name, e.message] }"))
+    driver.start()
+    name, message = result_of(driver.completed(1, {"id": 2**53 + 1}))
+
+    assert name == "TypeError"
+    assert "output of task a" in message
+    assert "$.id" in message
+
+
+def test_a_failure_reaches_catch_with_its_fields() -> None:
+    driver = Driver(
+        body("""
+            try { await task('charge') } catch (e) {
+              return [e instanceof Error, e.name, e.message, e.task, e.type, e.data, e.attempts, e.executionId.length,
+                      e.cause.message]
+            }
+        """)
+    )
+    driver.start()
+    error = {"name": "CardDeclined", "message": "no", "type": "failed", "data": {"code": 5}, "attempts": 3,
+             "cause": {"name": "HTTPError", "message": "402"}}  # fmt: skip
+    activation = driver.deliver(driver.delivery("failed", 1, error))
+
+    assert [True, "CardDeclined", "no", "charge", "failed", {"code": 5}, 3, 36, "402"] == result_of(activation)
+
+
+# Wake groups --------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("combinator", "mode"), [("all", "on_rejection"), ("any", "on_fulfilment"), ("allSettled", "last")]
+)
+def test_tasks_of_one_combinator_form_a_wake_group(combinator: str, mode: str) -> None:
+    driver = Driver(body(f"await Promise.{combinator}([task('a'), child('b'), task('c')])"))
+
+    assert [(mode, [1, 2, 3])] == groups(driver.start())
+
+
+def test_a_race_wakes_for_each() -> None:
+    assert [] == groups(Driver(body("await Promise.race([task('a'), task('b')])")).start())
+
+
+def test_timers_and_signals_are_in_no_wake_group() -> None:
+    driver = Driver(body("await Promise.all([task('a'), sleep(5), task('b'), signal('s')])"))
+
+    assert [("on_rejection", [1, 3])] == groups(driver.start())
+
+
+def test_what_has_another_observer_is_in_no_wake_group() -> None:
+    driver = Driver(body("const a = task('a'); a.then(() => 1); await Promise.all([a, task('b'), task('c')])"))
+
+    assert [("on_rejection", [2, 3])] == groups(driver.start())
+
+
+def test_what_is_watched_by_two_combinators_is_in_no_wake_group() -> None:
+    driver = Driver(
+        body("const a = task('a'), b = task('b'); await Promise.all([Promise.all([a, b]), Promise.any([a, b])])")
+    )
+
+    assert [] == groups(driver.start())
+
+
+def test_two_combinators_are_two_wake_groups() -> None:
+    driver = Driver(
+        body("await Promise.allSettled([Promise.all([task('a'), task('b')]), Promise.any([task('c'), task('d')])])")
+    )
+
+    assert [("on_rejection", [1, 2]), ("on_fulfilment", [3, 4])] == groups(driver.start())
+
+
+def test_a_single_task_needs_no_wake_group() -> None:
+    assert [] == groups(Driver(body("await Promise.all([task('a')])")).start())
+
+
+def test_a_wake_group_shrinks_to_what_is_outstanding() -> None:
+    driver = Driver(body("await Promise.all([task('a'), task('b'), task('c')])"))
+    driver.start()
+
+    assert [("on_rejection", [1, 3])] == groups(driver.completed(2))
+    assert [] == groups(driver.completed(1))
+
+
+def test_a_decided_combinator_has_no_wake_group() -> None:
+    driver = Driver(body("try { await Promise.all([task('a'), task('b'), task('c')]) } catch { await sleep(5) }"))
+    driver.start()
+
+    assert [] == groups(driver.failed(2))
+
+
+def test_tasks_of_async_functions_are_in_no_wake_group() -> None:
+    driver = Driver(
+        body("const f = async n => { await task(n); log.push(n) }, log = []; await Promise.all(['a', 'b'].map(f))")
+    )
+
+    assert [] == groups(driver.start())
+
+
+# Signals ------------------------------------------------------------------------------------------
+
+
+def test_messages_go_to_waits_in_order() -> None:
+    driver = Driver(body("const a = signal('s'), b = signal('s'); return [await b, await a]"))
+    driver.start()
+    driver.signal("s", 1)
+
+    assert [2, 1] == result_of(driver.signal("s", 2))
+
+
+def test_messages_of_other_names_are_kept() -> None:
+    driver = Driver(body("const a = await signal('a'); return [a, await signal('b'), await signal('b')]"))
+    driver.start()
+    for number in (1, 2):
+        assert number == driver.signal("b", number).unread_signals
+    activation = driver.signal("a", 0)
+
+    assert [0, 1, 2] == result_of(activation)
+    assert activation.unread_signals == 0
+
+
+def test_a_signal_times_out_with_a_timeout_error() -> None:
+    driver = Driver(
+        body("try { await signal('s', { timeout: '1m' }) } catch (e) { return [e.name, e.type, e instanceof Error] }")
+    )
+    activation = driver.start()
+
+    assert [60_000.0] == [timer.delay_ms for timer in activation.timers]
+    assert ["TimeoutError", "timeout", True] == result_of(driver.timer(1))
+
+
+def test_a_message_drops_the_timer_of_its_wait() -> None:
+    driver = Driver(body("await signal('s', { timeout: '1m' }); await task('next')"))
+    driver.start()
+
+    assert [1] == driver.signal("s").dropped_timers
+
+
+def test_a_late_timeout_does_not_take_a_message_back() -> None:
+    driver = Driver(body("const s = await signal('s', { timeout: '1m' }); return [s, await task('next')]"))
+    driver.start()
+    driver.signal("s", "came")
+    assert driver.timer(1).outcome is None
+
+    assert ["came", 3] == result_of(driver.completed(2, 3))
+
+
+@pytest.mark.parametrize("live", [True, False])
+def test_a_wait_that_lost_its_race_takes_no_message(live: bool) -> None:
+    driver = Driver(
+        body("const r = await Promise.race([signal('s'), sleep(5)]); await task('between'); return await signal('s')"),
+        live=live,
+    )
+    driver.start()
+    activation = driver.timer(2)
+    assert activation.outstanding == 1
+    activation = driver.signal("s", "for the second")
+    assert activation.unread_signals == 1
+
+    assert result_of(driver.completed(3)) == "for the second"
+
+
+def test_a_wait_that_a_variable_holds_still_takes_its_message() -> None:
+    driver = Driver(body("const s = signal('s'); await Promise.race([s, sleep(5)]); await task('t'); return await s"))
+    driver.start()
+    assert driver.timer(2).outstanding == 2
+    assert driver.signal("s", "kept").unread_signals == 0
+
+    assert result_of(driver.completed(3)) == "kept"
+
+
+@pytest.mark.parametrize(
+    "holder",
+    [
+        "[s]",
+        "{ s }",
+        "new Map([[1, s]])",
+        "new Set([s])",
+        "() => s",
+        "Object.assign(new Error('x'), { s })",
+        "Promise.resolve([s])",
+    ],
+)
+def test_a_wait_that_data_holds_is_observable(holder: str) -> None:
+    driver = Driver(
+        body(
+            f"const s = signal('s'), held = {holder}\n"
+            "await Promise.race([s, sleep(5)]); await task('t'); return typeof held"
+        )
+    )
+    driver.start()
+    driver.timer(2)
+
+    assert driver.signal("s", 1).unread_signals == 0
+
+
+def test_a_released_timer_leaves_with_the_next_snapshot() -> None:
+    driver = Driver(body("await Promise.race([sleep('1d'), task('t')]); await task('next')"))
+    driver.start()
+    activation = driver.completed(2)
+
+    assert [1] == activation.dropped_timers
+    assert activation.outstanding == 1
+
+
+def test_released_tasks_stay() -> None:
+    driver = Driver(body("await Promise.race([task('slow'), task('fast')]); await task('next')"))
+    driver.start()
+    activation = driver.completed(2)
+
+    assert activation.outstanding == 2
+    assert [] == activation.cancels
+
+
+# Cancelling ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("wait", ["sleep('1d')", "signal('s')", "signal('s', { timeout: '1h' })"])
+def test_a_cancel_rejects_waits_at_once(wait: str) -> None:
+    driver = Driver(body(f"await {wait}"))
+    driver.start()
+    activation = driver.cancel()
+
+    assert activation.outcome is not None
+    assert activation.outcome.status == "cancelled"
+    assert ("CancelledError", "cancelled") == (error_of(activation)["name"], error_of(activation)["type"])
+
+
+def test_a_cancel_asks_a_started_task_and_waits_for_what_happens() -> None:
+    driver = Driver(body("return [await task('charge'), ctx.cancelled]"))
+    started = driver.start()
+    activation = driver.cancel()
+
+    assert activation.outcome is None
+    assert [started.children[0].id] == activation.cancels
+    assert [] == driver.cancel().cancels
+    assert ["receipt", True] == result_of(driver.completed(1, "receipt"))
+
+
+def test_a_task_that_confirms_its_cancellation_cancels_the_workflow() -> None:
+    driver = Driver(body("await task('charge')"))
+    driver.start()
+    driver.cancel()
+    activation = driver.failed(1, "CancelledError", "stopped")
+
+    assert activation.outcome is not None
+    assert activation.outcome.status == "cancelled"
+
+
+def test_a_cancelled_error_without_a_cancel_request_is_a_failure() -> None:
+    driver = Driver(body("await task('charge')"))
+    driver.start()
+    activation = driver.failed(1, "CancelledError", "somebody else's")
+
+    assert activation.outcome is not None
+    assert activation.outcome.status == "failed"
+
+
+def test_an_abandoned_task_rejects_at_once_and_is_not_asked() -> None:
+    driver = Driver(body("await task('mail', {}, { onCancel: 'abandon' })"))
+    driver.start()
+    activation = driver.cancel()
+
+    assert [] == activation.cancels
+    assert error_of(activation)["name"] == "CancelledError"
+
+
+def test_a_task_that_cannot_be_cancelled_is_never_asked() -> None:
+    driver = Driver(body("return await task('pay', {}, { cancellable: false })"))
+    driver.start()
+    activation = driver.cancel()
+
+    assert activation.outcome is None
+    assert [] == activation.cancels
+    assert result_of(driver.completed(1, "paid")) == "paid"
+
+
+def test_compensation_runs_after_a_cancel() -> None:
+    driver = Driver(body("try { await sleep('1d') } finally { await task('undo'); await sleep(1) }"))
+    driver.start()
+    activation = driver.cancel()
+    assert ["undo"] == names_of(activation.children)
+    activation = driver.completed(2)
+    assert [3] == [timer.operation for timer in activation.timers]
+    activation = driver.timer(3)
+
+    assert activation.outcome is not None
+    assert activation.outcome.status == "cancelled"
+
+
+def test_a_workflow_that_returns_after_a_cancel_is_completed() -> None:
+    driver = Driver(body("try { await sleep('1d') } catch (e) { return [e.name, ctx.cancelled] }"))
+    driver.start()
+
+    assert ["CancelledError", True] == result_of(driver.cancel())
+
+
+def test_another_error_after_a_cancel_is_a_failure() -> None:
+    driver = Driver(body("try { await sleep('1d') } catch (e) { throw new Error('late') }"))
+    driver.start()
+    activation = driver.cancel()
+
+    assert activation.outcome is not None
+    assert activation.outcome.status == "failed"
+
+
+def test_cancel_of_a_task_in_its_own_turn_starts_nothing() -> None:
+    driver = Driver(
+        body(
+            "const t = task('a'), was = cancel(t)\n"
+            "try { await t } catch (e) { return [was, e.name, e.task, cancel(t)] }"
+        )
+    )
+    activation = driver.start()
+
+    assert [] == activation.children
+    assert [True, "CancelledError", "a", False] == result_of(activation)
+
+
+def test_cancel_of_a_sleep_in_its_own_turn_arms_nothing() -> None:
+    activation = Driver(body("const s = sleep(5); cancel(s); await s.catch(() => 0); await task('t')")).start()
+
+    assert [] == activation.timers
+    assert [] == activation.dropped_timers
+
+
+def test_cancel_takes_promises_only() -> None:
+    assert "cancel needs the promise" in error_of(Driver(body("cancel(5)")).start())["message"]
+    assert result_of(Driver(body("return cancel(Promise.resolve(1))")).start()) is False
+
+
+# Endings ------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "await new Promise(() => {})",
+        "await Promise.race([])",
+        "await { then() {} }",
+        "const p = (async () => { await null; return await p })(); await p",
+        "await Promise.any([new Promise(() => {}), Promise.reject(1)])",
+    ],
+)
+def test_a_workflow_that_waits_for_nothing_fails_with_a_deadlock(text: str) -> None:
+    activation = Driver(body(text)).start()
+
+    assert error_of(activation)["name"] == "DeadlockError"
+    assert activation.outcome is not None
+    assert activation.outcome.keep_snapshot
+
+
+def test_a_deadlock_may_come_late() -> None:
+    driver = Driver(body("await task('a'); await new Promise(() => {})"))
+    driver.start()
+
+    assert error_of(driver.completed(1))["name"] == "DeadlockError"
+
+
+def test_an_outstanding_operation_that_nobody_awaits_is_no_deadlock_yet() -> None:
+    driver = Driver(body("task('a'); await new Promise(() => {})"))
+    assert driver.start().outcome is None
+
+    assert error_of(driver.completed(1))["name"] == "DeadlockError"
+
+
+def test_a_released_timer_does_not_hide_a_deadlock() -> None:
+    driver = Driver(body("await Promise.race([sleep('1d'), task('t')]); await new Promise(() => {})"))
+    driver.start()
+
+    assert error_of(driver.completed(2))["name"] == "DeadlockError"
+
+
+def test_nothing_of_a_fatal_activation_happens() -> None:
+    driver = Driver(
+        body("const key = 'constructor'; task('a'); sleep(5); try { return ({})[key] } catch { return 'caught' }")
+    )
+    activation = driver.start()
+
+    assert error_of(activation)["name"] == "UnsupportedError"
+    assert [] == activation.children
+    assert [] == activation.timers
+
+
+def test_an_unhandled_rejection_is_logged_and_does_not_fail() -> None:
+    driver = Driver(body("Promise.reject(new Error('forgotten')); Promise.reject(5); await task('a'); return 1"))
+    activation = driver.start()
+    texts = [text for level, text in activation.logs if level == "warning"]
+
+    assert activation.outcome is None
+    assert texts[0].startswith("unhandled rejection: Error: forgotten\n    at workflow (flow.flow:2:")
+    assert texts[1:] == ["unhandled rejection: 5"]
+    assert result_of(driver.completed(1)) == 1
+
+
+def test_a_rejection_handled_in_the_same_turn_is_not_logged() -> None:
+    activation = Driver(body("const p = Promise.reject(1); await null; p.catch(() => 0); await task('a')")).start()
+
+    assert [] == activation.logs
+
+
+def test_a_failed_task_that_nobody_awaits_is_logged() -> None:
+    driver = Driver(body("task('a'); await task('b')"))
+    driver.start()
+    ((level, text),) = driver.failed(1, "CardDeclined", "no funds").logs
+
+    assert level == "warning"
+    assert text.startswith("unhandled rejection: CardDeclined: no funds")
+
+
+def test_the_failure_of_the_workflow_itself_is_not_logged() -> None:
+    activation = Driver(body("throw new Error('mine')")).start()
+
+    assert [] == activation.logs
+    assert error_of(activation)["message"] == "mine"
+
+
+def test_a_failure_says_where() -> None:
+    error = error_of(Driver(body("null.x")).start())
+
+    assert error["name"] == "TypeError"
+    assert "flow.flow:2:" in error["stack"]
+
+
+@pytest.mark.parametrize(
+    ("text", "thrown"), [("throw 5", 5), ("throw null", None), ("throw { a: [1] }", {"a": [1]}), ("throw 'x'", "x")]
+)
+def test_what_is_thrown_need_not_be_an_error(text: str, thrown: Any) -> None:
+    assert error_of(Driver(body(text)).start())["thrown"] == thrown
+
+
+@pytest.mark.parametrize(
+    ("text", "path"),
+    [
+        ("return { a: [NaN] }", "$.a[0]"),
+        ("return () => 1", "function"),
+        ("const o = {}; o.o = o; return o", "$.o"),
+        ("return new Map()", "Map"),
+    ],
+)
+def test_an_output_that_json_cannot_hold_fails(text: str, path: str) -> None:
+    error = error_of(Driver(body(text)).start())
+
+    assert error["name"] == "TypeError"
+    assert "output of workflow flow" in error["message"]
+    assert path in error["message"]
+
+
+def test_an_error_at_the_top_level_fails_the_workflow() -> None:
+    error = error_of(Driver("const a = null\nconst b = a.x\nworkflow() { return b }\n").start())
+
+    assert error["name"] == "TypeError"
+    assert "flow.flow:2:" in error["stack"]
+
+
+def test_inputs_that_no_double_holds_fail_the_workflow() -> None:
+    assert "inputs" in error_of(Driver(body("return 1")).start({"id": 2**60 + 1}))["message"]
+
+
+# Limits -------------------------------------------------------------------------------------------
+
+
+def test_a_snapshot_over_the_limit_fails() -> None:
+    limits = Limits(snapshot_bytes_max=10_000, snapshot_bytes_warn=1_000)
+    source = body("let data = 'x'.repeat(inputs); await task('a'); data += data; await task('b'); return data.length")
+    driver = Driver(source, limits=limits)
+    activation = driver.start(6_000)
+    assert any("the snapshot has" in text for _, text in activation.logs)
+
+    activation = driver.completed(1)
+
+    assert error_of(activation)["name"] == "LimitError"
+    assert "over the limit of 10,000" in error_of(activation)["message"]
+    assert activation.outcome is not None
+    assert activation.outcome.keep_snapshot
+    assert [] == activation.children
+
+
+def test_a_small_snapshot_is_not_worth_a_warning() -> None:
+    assert [] == Driver(body("await task('a')"), limits=Limits(snapshot_bytes_warn=1_000)).start().logs
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "for (;;) {}",
+        "let n = 0; while (true) n++",
+        "const f = () => f(); for (;;) { try { f() } catch {} }",
+        "for (;;) await null",
+    ],
+)
+def test_an_endless_loop_ends_with_a_limit_error(text: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys.modules["rhythm.testing.evaluate"], "BUDGET_SECONDS", 0.2)
+    outcome = evaluate(body(f"try {{ {text} }} catch {{ return 'caught' }} finally {{ console.log('no') }}"))
+
+    assert outcome.status == "failed"
+    assert outcome.error is not None
+    assert outcome.error.name == "LimitError"
+    assert () == outcome.logs
+
+
+def test_endless_recursion_is_a_range_error_that_can_be_caught() -> None:
+    outcome = evaluate(
+        body("const f = n => f(n + 1) + 1; try { f(0) } catch (e) { return [e.name, e instanceof RangeError] }")
+    )
+
+    assert ["RangeError", True] == outcome.result
+
+
+def test_log_lines_are_bounded() -> None:
+    activation = Driver(body(f"for (let i = 0; i < {LOGS_MAX + 5}; i++) console.log(i); return 1")).start()
+
+    assert len(activation.logs) == LOGS_MAX + 1
+    assert activation.logs[-1] == ("warning", "5 further log lines were dropped")
+
+
+# Definitions and snapshots ------------------------------------------------------------------------
+
+
+def test_a_snapshot_of_another_definition_is_refused() -> None:
+    driver, other = Driver(body("await task('a')")), Driver(body("await task('b')"))
+    other.start()
+    driver.snapshot = other.snapshot
+
+    with pytest.raises(SnapshotError, match="another definition"):
+        driver.completed(1)
+
+
+def test_a_live_heap_and_its_bytes_go_on_alike() -> None:
+    source = body("const log = []; for (const n of [1, 2, 3]) { log.push(await task('t', { n }), n) } return log")
+    results = []
+    for live in (True, False):
+        driver = Driver(source, live=live)
+        driver.start()
+        bytes_of = [driver.snapshot]
+        for number in (1, 2):
+            driver.completed(number, number * 10)
+            bytes_of.append(driver.snapshot)
+        results.append((bytes_of, result_of(driver.completed(3, 30))))
+
+    assert results[0] == results[1]
+
+
+def test_an_activation_without_bytes_keeps_the_heap() -> None:
+    driver = Driver(body("return await task('a')"))
+    start = StartInfo(EXECUTION_ID, "flow", driver.program.hash, NOW_MS, b"null")
+    activation = activate(driver.program, environment=driver.environment, start=start, keep_bytes=False)
+    assert activation.snapshot is None
+    assert activation.live is not None
+    last = activate(
+        driver.program,
+        environment=driver.environment,
+        live=activation.live,
+        deliveries=[Delivery(1, "completed", 1, None, b"3")],
+    )
+
+    assert result_of(last) == 3
+
+
+def test_a_program_is_loaded_once() -> None:
+    source = body("return 'loaded once'")
+
+    assert program_of(source) is program_of(source)
+
+
+def test_programs_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(engine, "PROGRAMS_CACHED", 2)
+    first = program_of(body("return 'first'"))
+    for number in range(3):
+        program_of(body(f"return {number}"))
+
+    assert program_of(body("return 'first'")) is not first
+
+
+def test_a_damaged_definition_is_refused() -> None:
+    definition = engine.compile_workflow(body("return 'damaged'"), "flow.flow", "flow")
+
+    with pytest.raises(IRError):
+        engine.load_program(definition.ir_bytes + b" ", definition.hash)
+
+
+def test_the_realm_is_gone_after_an_activation() -> None:
+    Driver(body("await task('a')")).start()
+
+    with pytest.raises(AssertionError, match="outside an activation"):
+        current_realm()
+
+
+def test_the_standing_lists_what_is_awaited() -> None:
+    activation = Driver(body("const s = signal('go', { timeout: '1h' })\nawait Promise.all([task('a'), s])")).start()
+    entries = json.loads(activation.standing.awaiting)
+
+    assert activation.standing.line == 3
+    assert [("signal", "go", 3), ("task", "a", 3)] == [(e["kind"], e["name"], e["line"]) for e in entries]
+    assert entries[0]["due"] == NOW_MS + 3_600_000
+    assert [NOW_MS, NOW_MS] == [e["since"] for e in entries]
