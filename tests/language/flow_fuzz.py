@@ -14,7 +14,7 @@ from tests.language.flow_node import run_here, run_in_node
 BATCH = 100  #: Programs in one Node process.
 
 SETUP = """let a = 1, b = 2.5, s = 'st', m = null, q
-const r = [3, 'x', { x: 1 }], o = { x: 1, y: 'two', z: { x: 5 } }, p = { x: 7, f: (v) => { log.push('pf'); return v } }
+const r = [3, 'x', { x: 1 }], o = { x: 1, y: 'two', z: { x: 5 }, list: [1, { x: 2 }] }, p = { x: 7, f: (v) => { log.push('pf'); return v } }
 const log = []
 const f = (v, w) => { log.push('f', v); a = a + 1; o.x = a; return w === undefined ? v : w }
 const g = (v) => { m = v; s += 'g'; r[0] = v; return o.x }
@@ -67,6 +67,7 @@ class Source:
             self.assignment,
             self.literal,
             self.conditional,
+            self.callback,
         ]
         if self.waits:
             kinds.append(self.wait)
@@ -107,6 +108,22 @@ class Source:
             f"((v) => {self.pick('v', 'a + v', 'b = v')})({one})",
             f"p.missing?.({one})",
         )
+
+    def callback(self, depth: int) -> str:
+        """An array method with a function literal."""
+        receiver = self.pick("r", "r", "[a, b, s]", "[...r, m]", "(m ?? r)", "o.list", "s.split('')")
+        method = self.pick("map", "map", "filter", "some", "every", "find", "forEach", "findIndex", "flatMap")
+        waits, self.waits = self.waits, False
+        outer = self.counters
+        self.counters = [*outer, "v", "i"]
+        body = self.expression(depth)
+        step = self.expression(depth)
+        self.counters = outer
+        self.waits = waits
+        params = self.pick("v, i", "v, i", "v, i = 2", "v, i, all")
+        if self.random.random() < 0.3:
+            return f"{receiver}.reduce((v, i) => {step}, {self.expression(depth)})"
+        return f"{receiver}.{method}(({params}) => {body})"
 
     def property(self, depth: int) -> str:
         value = self.expression(depth)

@@ -245,7 +245,11 @@ class ExpressionWriter:
             code = self.code(node[2])
             return Code(f"(s{target[1]} := {as_value(code)})", value_kinds(code))
         code = self.code(node[2])
-        return Code(f"h_put({cell_name(target)}, {as_value(code)})", value_kinds(code))
+        return Code(f"h_put({self.cell_name(target)}, {as_value(code)})", value_kinds(code))
+
+    def cell_name(self, target: Node) -> str:
+        """Name of the cell of a `cell` or `capture` variable."""
+        return f"s{target[1]}" if target[0] == "cell" else f"c{target[1]}"
 
     def integer(self, node: Node) -> str:
         """Text of an expression known to be a counter, as a Python int. See find_counters."""
@@ -678,7 +682,11 @@ class ExpressionWriter:
                 return Code(f"{mark(position)}{function}({self.arguments(node[3])})", kinds)
         code = self.code(callee)
         arguments = self.arguments(node[3])
-        if self.analysis.known_function(self.function_id, callee) is not None:
+        known = self.analysis.known_function(self.function_id, callee)
+        if known == self.function_id and callee[0] == "capture" and self.function["kind"] == "sync":
+            # Its own variable can hold no other closure than this one: one look-up less.
+            return Code(f"{mark(position)}f{known}({arguments})", kinds)
+        if known is not None:
             return Code(f"{mark(position)}{code.text}({arguments})", kinds)
         first, again = self.hold(Code(as_value(code), code.kinds, code.simple))
         chosen = f"({again} if {first}.__class__ is FT else h_callee({again}, {_text(text)}))"
@@ -875,11 +883,6 @@ def as_value(code: Code) -> str:
 def float_text(code: Code, text: str) -> str:
     """`text`, which stands for `code` again, as a flow value."""
     return f"{text} + 0.0" if code.kinds == INTEGER else text
-
-
-def cell_name(target: Node) -> str:
-    """Name of the cell of a `cell` or `capture` variable."""
-    return f"s{target[1]}" if target[0] == "cell" else f"c{target[1]}"
 
 
 def is_literal(code: Code) -> bool:

@@ -13,12 +13,23 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from itertools import islice
 from types import FunctionType
 from typing import Any, Final, NoReturn
 
 from rhythm.language import operators, values
 from rhythm.language.promises import Frame
-from rhythm.language.values import METHODS, TDZ, UNDEFINED, JSError, JSIterator, NativeFunction, UnsupportedError, Value
+from rhythm.language.values import (
+    METHODS,
+    TDZ,
+    UNDEFINED,
+    JSError,
+    JSIterator,
+    LimitError,
+    NativeFunction,
+    UnsupportedError,
+    Value,
+)
 
 
 def callee(function: Value, text: str | None) -> Callable[..., Value]:
@@ -131,6 +142,16 @@ def missing_global(name: str) -> NoReturn:
     raise UnsupportedError(f"this version of Rhythm has no builtin named {name}")
 
 
+def too_many(array: list[Value]) -> NoReturn:
+    """An array has outgrown its limit."""
+    raise LimitError(f"an array has more than {values.ARRAY_LENGTH_MAX} elements")
+
+
+def holes() -> NoReturn:
+    """The callback of a map has made the array shorter."""
+    raise UnsupportedError("the callback of map made the array shorter, which would leave holes")
+
+
 def never() -> NoReturn:
     """The block of an await that cannot be reached: only a forged snapshot resumes there."""
     raise UnsupportedError("the snapshot resumes at a place that the program can never have reached")
@@ -162,6 +183,7 @@ _HELPERS: Final[dict[str, Any]] = {
     "h_int": int,
     "h_abs": abs,
     "h_iter": iter,
+    "h_islice": islice,
     "h_next": next,
     # operators and conversions
     "h_add": operators.add,
@@ -190,6 +212,7 @@ _HELPERS: Final[dict[str, Any]] = {
     "h_to_property_key": operators.to_property_key,
     "h_number_to_string": values.number_to_string,
     "h_long": operators.too_long,
+    "h_long_array": too_many,
     # properties
     "h_get_member": values.get_member,
     "h_get_index": values.get_index,
@@ -223,6 +246,7 @@ _HELPERS: Final[dict[str, Any]] = {
     "h_caught": values.caught,
     "h_missing_global": missing_global,
     "h_never": never,
+    "h_holes": holes,
 }
 
 

@@ -107,9 +107,13 @@ class ReadWriter(ExpressionWriter):
         """Whether `hoist` would find a read in an expression of the function."""
         found = self._reads.get(id(node))
         if found is None:
-            found = self._is_read(node) or any(self.has_reads(child) for child in self._always(node))
+            found = self.is_hoisted(node) or any(self.has_reads(child) for child in self._always(node))
             self._reads[id(node)] = found
         return found
+
+    def is_hoisted(self, node: Node) -> bool:
+        """Whether an expression is one that is written as statements."""
+        return self._is_read(node)
 
     def _is_read(self, node: Node) -> bool:
         kind = node[0]
@@ -158,8 +162,8 @@ class ReadWriter(ExpressionWriter):
             if any(self.has_reads(other) for other in later) and not self._can_wait(item, later):
                 item = ["ready", self._moved(item)]
             ready.append(item)
-        if self._is_read(node) and not presence:
-            return ["ready", self._read(node, ready)]
+        if self.is_hoisted(node) and not (presence and self._is_read(node)):
+            return ["ready", self.write_hoisted(node, ready)]
         return _rebuilt(node, ready)
 
     def _can_wait(self, node: Node, later: list[Node]) -> bool:
@@ -180,7 +184,8 @@ class ReadWriter(ExpressionWriter):
         self.emit(f"{name} = {as_value(code)}")
         return Code(name, value_kinds(code), True)
 
-    def _read(self, node: Node, ready: list[Node]) -> Code:
+    def write_hoisted(self, node: Node, ready: list[Node]) -> Code:
+        """Statements for a hoisted expression whose operands are `ready`; its result."""
         target = self.code(ready[0])
         receiver = as_value(target)
         if not target.simple or target.kinds == INTEGER:
