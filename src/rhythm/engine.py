@@ -21,7 +21,7 @@ import hashlib
 import threading
 import uuid
 from collections import OrderedDict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Sequence, Set
 from dataclasses import dataclass, field
 from types import FunctionType
 from typing import Any, Final
@@ -382,7 +382,10 @@ class _Run:
         while realm.unread and self.root.state == PENDING:
             names = {name for name, _ in realm.unread}
             waits = [o for o in realm.operations.values() if o.kind == "signal" and o.name in names]
-            chosen = next((wait for wait in waits if self.is_observable(wait)), None)
+            chosen = waits[0] if waits and self.is_watched(waits[0].promise) else None
+            if chosen is None and waits:
+                held = self.held_promises()
+                chosen = next((wait for wait in waits if self.is_watched(wait.promise, held)), None)
             if chosen is None:
                 return
             index = next(i for i, (name, _) in enumerate(realm.unread) if name == chosen.name)
@@ -396,12 +399,30 @@ class _Run:
 
     # --- released waits ---
 
-    def is_observable(self, operation: HostOperation) -> bool:
-        if _has_live_reaction(operation.promise, 0):
-            return True
-        return id(operation.promise) in self.reachable()
+    def is_watched(self, promise: Promise, held: Set[int] = frozenset()) -> bool:
+        """Whether settling a promise would make anything happen: run code, or settle a promise that is in ``held``.
 
-    def reachable(self) -> set[int]:
+        What settles another promise (an unfinished combinator, a promise that follows) counts as far as that one does.
+        """
+        rest, seen = [promise], set()
+        while rest:
+            item = rest.pop()
+            if item is self.root or id(item) in held:
+                return True
+            if id(item) in seen:
+                continue
+            seen.add(id(item))
+            for reaction in item.reactions or ():
+                kind = reaction.__class__
+                if kind is AdoptReaction:
+                    rest.append(reaction.promise)
+                elif kind is not ElementReaction:
+                    return True
+                elif not reaction.combinator.done:
+                    rest.append(reaction.combinator.promise)
+        return False
+
+    def held_promises(self) -> set[int]:
         """Ids of the promises that code can still get hold of: in slots, cells and data of what may yet run."""
         found: set[int] = set()
         seen: set[int] = set()
@@ -419,9 +440,17 @@ class _Run:
                 rest.append(item.value)
                 rest.extend(item.reactions or ())
             elif kind is ElementReaction:
-                if not item.combinator.done:
-                    rest.append(item.combinator.promise)
-                    rest.append(item.combinator.values)
+                combinator = item.combinator
+                if not combinator.done and id(combinator) not in seen:
+                    seen.add(id(combinator))
+                    rest.extend(combinator.promise.reactions or ())
+                    rest.append(combinator.values)
+            elif kind is AdoptReaction:
+                rest.extend(item.promise.reactions or ())
+            elif kind is ThenReaction:
+                rest.append(item.on_fulfilled)
+                rest.append(item.on_rejected)
+                rest.extend(item.derived.reactions or ())
             elif kind is dict:
                 rest.extend(item.values())
             elif kind is list:
@@ -429,7 +458,7 @@ class _Run:
             elif kind is Frame:
                 rest.extend(item.slots)
                 rest.extend(item.cells)
-                rest.append(item.promise)
+                rest.extend(item.promise.reactions or ())
             elif kind is FunctionType:
                 rest.extend(self.instance.cells_of(item))
             elif kind is JSMap or kind is JSSet:
@@ -445,12 +474,12 @@ class _Run:
     def release(self) -> None:
         """Drops timers and signal waits that nothing can observe any more."""
         operations = [o for o in self.realm.operations.values() if o.kind in ("timer", "signal")]
-        unwatched = [o for o in operations if not _has_live_reaction(o.promise, 0)]
+        unwatched = [o for o in operations if not self.is_watched(o.promise)]
         if not unwatched:
             return
-        reachable = self.reachable()
+        held = self.held_promises()
         for operation in unwatched:
-            if id(operation.promise) not in reachable:
+            if not self.is_watched(operation.promise, held):
                 finish_operation(self.realm, operation)
 
     # --- the end of the activation ---
@@ -592,21 +621,6 @@ def fatal_activation(name: str, error: FatalError, deliveries: Sequence[Delivery
 
 
 _WAKE_MODES: Final = {"all": "on_rejection", "any": "on_fulfilment", "allSettled": "last"}
-
-
-def _has_live_reaction(promise: Promise, depth: int) -> bool:
-    """Whether settling this promise would make anything happen."""
-    for reaction in promise.reactions or ():
-        kind = reaction.__class__
-        if kind is ElementReaction:
-            if not reaction.combinator.done:
-                return True
-        elif kind is AdoptReaction and depth < 100:
-            if _has_live_reaction(reaction.promise, depth + 1):
-                return True
-        else:
-            return True
-    return False
 
 
 def _reason_text(reason: Value) -> str:

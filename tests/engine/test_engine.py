@@ -357,6 +357,83 @@ def test_a_wait_that_data_holds_is_observable(holder: str) -> None:
     assert driver.signal("s", 1).unread_signals == 0
 
 
+@pytest.mark.parametrize(
+    "lost",
+    [
+        "Promise.all([signal('s'), task('never')])",
+        "Promise.allSettled([Promise.any([signal('s')]), task('never')])",
+        "(async () => signal('s'))()",
+        "new Promise(resolve => resolve(signal('s')))",
+    ],
+)
+def test_a_wait_inside_what_lost_its_race_takes_no_message(lost: str) -> None:
+    driver = Driver(body(f"await Promise.race([{lost}, task('quick')]); return await signal('s')"))
+    children = driver.start().children
+    driver.completed(next(child.operation for child in children if child.name == "quick"))
+
+    assert result_of(driver.signal("s", "for the second")) == "for the second"
+
+
+def test_a_held_wait_comes_before_a_younger_one() -> None:
+    driver = Driver(
+        body(
+            "const s = signal('s'); await Promise.race([s, sleep(5)]); const b = await signal('s'); return [b, await s]"
+        )
+    )
+    driver.start()
+    driver.timer(2)
+    driver.signal("s", "older")
+
+    assert ["younger", "older"] == result_of(driver.signal("s", "younger"))
+
+
+def test_code_behind_a_lost_race_still_gets_its_message() -> None:
+    driver = Driver(
+        body("""
+            const log = [], listen = async () => { log.push(await signal("s")) }
+            await Promise.race([listen(), sleep(5)])
+            await task("t")
+            return log
+        """)
+    )
+    driver.start()
+    driver.timer(2)
+    driver.signal("s", "heard")
+
+    assert ["heard"] == result_of(driver.completed(3))
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "return sleep(5)",
+        "return signal('s')",
+        "return (async () => sleep(5))()",
+        "return Promise.race([sleep(5), signal('s')])",
+    ],
+)
+def test_what_the_workflow_returns_is_observable(text: str) -> None:
+    driver = Driver(body(text))
+    assert driver.start().outcome is None
+
+    assert driver.signal("s").outcome is not None or driver.timer(1).outcome is not None
+
+
+def test_a_wide_heap_of_combinators_is_searched_once() -> None:
+    driver = Driver(
+        body("""
+            let p = signal("s")
+            for (let i = 0; i < 60; i++) p = Promise.all([p, p])
+            await Promise.race([p, sleep(5)])
+            p = null
+            return await task("t")
+        """)
+    )
+    driver.start()
+
+    assert driver.timer(2).outstanding == 1
+
+
 def test_a_released_timer_leaves_with_the_next_snapshot() -> None:
     driver = Driver(body("await Promise.race([sleep('1d'), task('t')]); await task('next')"))
     driver.start()
