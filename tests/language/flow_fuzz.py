@@ -14,7 +14,8 @@ from tests.language.flow_node import run_here, run_in_node
 BATCH = 100  #: Programs in one Node process.
 
 SETUP = """let a = 1, b = 2.5, s = 'st', m = null, q
-const r = [3, 'x', { x: 1 }], o = { x: 1, y: 'two', z: { x: 5 }, list: [1, { x: 2 }] }, p = { x: 7, f: (v) => { log.push('pf'); return v } }
+const r = [3, 'x', { x: 1 }], o = { x: 1, y: 'two', z: { x: 5 }, list: [1, { x: 2 }] }
+const p = { x: 7, f: (v) => { log.push('pf'); return v } }
 const log = []
 const f = (v, w) => { log.push('f', v); a = a + 1; o.x = a; return w === undefined ? v : w }
 const g = (v) => { m = v; s += 'g'; r[0] = v; return o.x }
