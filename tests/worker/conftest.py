@@ -18,7 +18,7 @@ import rhythm
 from tests.support.processes import Process, Processes
 
 DEADLINE_SECONDS = 40.0
-HEARTBEAT = "1s"
+HEARTBEAT = "2s"
 TASKS = """
 import asyncio, os, signal
 import asyncpg

@@ -66,7 +66,7 @@ async def test_an_endless_loop_ends_and_the_worker_lives(shop: Shop) -> None:
 
 async def test_a_thread_task_that_blocks_does_not_stop_the_heartbeat(shop: Shop) -> None:
     worker = shop.worker()
-    execution = await shop.client.start("blocks", {"seconds": 2.5})
+    execution = await shop.client.start("blocks", {"seconds": 4.5})
 
     assert await execution.result(timeout=20) == worker.pid
     assert (await execution.refresh()).lost == 0
