@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.language.flow_node import run_here, run_in_node
+from tests.language.flow_node import run_here, run_in_node, start
 
 
 def read_programs() -> dict[str, str]:
@@ -78,3 +78,32 @@ def in_node() -> dict[str, str]:
 @pytest.mark.parametrize("name", PROGRAMS)
 def test_as_in_node(name: str, in_node: dict[str, str]) -> None:
     assert run_here(source_of(PROGRAMS[name])) == in_node[name]
+
+
+STACK_SOURCE = """async function deep(n) {
+  await null
+  if (n === 0) throw new Error("bottom")
+  await deep(n - 1)
+}
+async function viaAll() {
+  return Promise.all([deep(1), null])
+}
+workflow(ctx, inputs) {
+  try {
+    await viaAll()
+  } catch (e) {
+    return e.stack
+  }
+}
+"""
+
+
+def test_a_stack_names_the_async_callers() -> None:
+    _, promise = start(STACK_SOURCE)
+
+    assert promise.value.split("\n") == [
+        "Error: bottom",
+        "    at deep (test.flow:3:22)",
+        "    at async deep (test.flow:4:3)",
+        "    at async workflow (test.flow:11:5)",
+    ]

@@ -39,7 +39,7 @@ from rhythm.language.codegen_helpers import namespace
 from rhythm.language.codegen_positions import STACK_LINES_MAX, Place, PositionTable, assemble
 from rhythm.language.codegen_reads import Line
 from rhythm.language.codegen_types import Analysis
-from rhythm.language.promises import Frame, Realm
+from rhythm.language.promises import AdoptReaction, ElementReaction, Frame, Promise, Realm, ThenReaction
 from rhythm.language.values import METHODS, JSThrow, Value, caught
 
 GENERATOR_STACK: Final = 6_000  #: Python recursion limit while generating: 300 nested statements take about 2,000.
@@ -151,14 +151,46 @@ class Instance:
 
     def stack(self) -> str:
         """The running flow functions, innermost first, as the lines of an error's stack."""
-        lines = []
-        for place in self.program.positions.running():
-            name, line, column = self.program.describe(place)
-            where = f"{self.program.name}.flow:{line}:{column}"
-            lines.append(f"    at {name} ({where})" if name else f"    at {where}")
-            if len(lines) == STACK_LINES_MAX:
-                break
+        lines: list[str] = []
+        outermost: FrameType | None = None
+        for place, python_frame in self.program.positions.running():
+            if len(lines) < STACK_LINES_MAX:
+                lines.append(f"    at {self._shown(place)}")
+            outermost = python_frame
+        frame = outermost.f_locals.get("frame") if outermost is not None else None
+        while isinstance(frame, Frame) and len(lines) < STACK_LINES_MAX:
+            frame = _awaiting(frame.promise)
+            if frame is not None:
+                lines.append(f"    at async {self._shown(self._parked_place(frame))}")
         return "\n".join(lines)
+
+    def _parked_place(self, frame: Frame) -> Place:
+        line, column = self.program.ir["functions"][frame.function_id]["awaits"][frame.await_id]["pos"]
+        return frame.function_id, flow_ir.pack_position(line, column)
+
+    def _shown(self, place: Place) -> str:
+        name, line, column = self.program.describe(place)
+        where = f"{self.program.name}.flow:{line}:{column}"
+        return f"{name} ({where})" if name else where
+
+
+def _awaiting(promise: Promise) -> Frame | None:
+    """The async call that waits for a promise, directly or through promises that follow it; the first if several do."""
+    for _ in range(STACK_LINES_MAX):
+        if not promise.reactions:
+            return None
+        reaction = promise.reactions[0]
+        if isinstance(reaction, Frame):
+            return reaction
+        if isinstance(reaction, ElementReaction):
+            promise = reaction.combinator.promise
+        elif isinstance(reaction, ThenReaction):
+            promise = reaction.derived
+        elif isinstance(reaction, AdoptReaction):
+            promise = reaction.promise
+        else:
+            return None
+    return None
 
 
 def load(ir: dict[str, Any], content_hash: str | None = None, *, validated: bool = False) -> Program:

@@ -67,16 +67,16 @@ class PositionTable:
                 found = self.locate(trace.tb_frame.f_code, trace.tb_lineno) or found
                 trace = trace.tb_next
             return found
-        return next(self.walk(where), None)
+        return next((place for place, _ in self.walk(where)), None)
 
-    def walk(self, frame: FrameType | None) -> Iterator[Place]:
-        """The flow places of a frame and its callers, innermost first."""
+    def walk(self, frame: FrameType | None) -> Iterator[tuple[Place, FrameType]]:
+        """The flow places of a frame and its callers, innermost first, with their Python frames."""
         while frame is not None:
             place = self.locate(frame.f_code, frame.f_lineno or 0)
             if place is not None:
-                yield place
+                yield place, frame
             frame = frame.f_back
 
-    def running(self) -> Iterator[Place]:
-        """The flow places of this thread's running functions, innermost first."""
+    def running(self) -> Iterator[tuple[Place, FrameType]]:
+        """The flow places of this thread's running functions, innermost first, with their Python frames."""
         return self.walk(sys._getframe(1))
