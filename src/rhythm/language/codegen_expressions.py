@@ -648,11 +648,11 @@ class ExpressionWriter:
         return Code(text, value_kinds(value))
 
     def _delete_member(self, node: Node) -> Code:
-        return Code(f"{mark(node[4])}h_delete_member({self.value(node[1])}, {node[2]!a})", BOOLEAN)
+        return Code(f"{mark(node[4])}h_delete_member({self.value(node[1])}, {node[2]!a}, {_text(node[3])})", BOOLEAN)
 
     def _delete_index(self, node: Node) -> Code:
         target, key = self.value(node[1]), self.value(node[2])
-        return Code(f"{mark(node[4])}h_delete_index({target}, {key})", BOOLEAN)
+        return Code(f"{mark(node[4])}h_delete_index({target}, {key}, {_text(node[3])})", BOOLEAN)
 
     # -- calls --
 
