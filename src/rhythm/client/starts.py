@@ -112,7 +112,7 @@ def _plain(start: Start) -> bool:
 
 
 def _encodable(text: str) -> bool:
-    return not any("\ud800" <= character <= "\udfff" for character in text)
+    return text.isascii() or not any("\ud800" <= character <= "\udfff" for character in text)
 
 
 def _priority(value: object) -> int | None:
