@@ -20,6 +20,10 @@ const log = []
 const f = (v, w) => { log.push('f', v); a = a + 1; o.x = a; return w === undefined ? v : w }
 const g = (v) => { m = v; s += 'g'; r[0] = v; return o.x }
 function h(x, y) { let t = x * y - x; if (x < y) t = t + y % 3; return x > 2 ? t : t + x }
+const af = async (v) => {
+  log.push("a"); try { await v; log.push("b"); if (v === 1) throw "af" } finally { s += "z" } return v
+}
+const dp = ({ x: d1 = 5, ...d2 } = {}, [d3, d4 = d1] = [], ...d5) => [d1, d2, d3, d4, d5]
 const k = { valueOf: () => { log.push('k'); o.x = 3; b = 4; return 2 } }
 """
 
@@ -33,6 +37,7 @@ class Source:
         self.loops = 0
         self.counters: list[str] = []
         self.in_loop = 0
+        self.nested = False
 
     def program(self) -> str:
         statements = "\n".join(self.statement(0) for _ in range(self.random.randint(4, 9)))
@@ -108,6 +113,10 @@ class Source:
             f"r.map((v, i) => {self.pick('v', 'i', 'a', 'typeof v')}).length",
             f"((v) => {self.pick('v', 'a + v', 'b = v')})({one})",
             f"p.missing?.({one})",
+            f"dp({one}).length",
+            f"JSON.stringify(dp({{ x: {one}, y: 2 }}, [{two}]) ?? 0)",
+            f"(delete o.{self.pick('y', 'x', 'nothing')})",
+            f"Object.keys(o).join({self.pick(chr(39) + chr(39), 's', '1')})",
         )
 
     def callback(self, depth: int) -> str:
@@ -167,7 +176,17 @@ class Source:
         return f"({self.expression(depth)} ? {self.expression(depth)} : {self.expression(depth)})"
 
     def wait(self, depth: int) -> str:
-        return f"(await {self.expression(depth)})"
+        if self.random.random() < 0.15 and not self.nested:
+            self.nested = True
+            inner, self.in_loop = self.in_loop, 0
+            text = f"(await (async () => {{ {self.body(2)}; return {self.expression(3)} }})())"
+            self.in_loop = inner
+            self.nested = False
+            return text
+        value = self.expression(depth)
+        return self.pick(
+            f"(await {value})", f"(await {value})", f"(await af({value}))", f"(await Promise.all([af({value}), a]))"
+        )
 
     # -- statements --
 
@@ -178,7 +197,9 @@ class Source:
         if chance < 0.5:
             other = f" else {{ {self.body(depth)} }}" if self.random.random() < 0.5 else ""
             return f"if ({self.expression(1)}) {{ {self.body(depth)} }}{other}"
-        if chance < 0.75:
+        if chance < 0.6:
+            return self.labelled(depth)
+        if chance < 0.78:
             return self.loop(depth)
         if chance < 0.9:
             last = f" finally {{ {self.body(depth)} }}" if self.random.random() < 0.5 else ""
@@ -186,6 +207,29 @@ class Source:
             return f"try {{ {self.body(depth)}; {jump} }} catch (e) {{ log.push('c'); {self.body(depth)} }}{last}"
         cases = f"case {self.expression(2)}: {self.body(depth)}; default: {self.body(depth)}"
         return f"switch ({self.expression(2)}) {{ {cases} }}"
+
+    def labelled(self, depth: int) -> str:
+        """A labelled block or a pair of labelled loops, left from inside."""
+        self.loops += 1
+        label, name = f"l{self.loops}", f"i{self.loops}"
+        kind = self.random.random()
+        inner, self.in_loop = self.in_loop, 0 if kind < 0.4 else self.in_loop + 1
+        one, two = self.body(depth), self.body(depth)
+        test, other = self.expression(2), self.expression(2)
+        self.in_loop = inner
+        if kind < 0.4:
+            return f"{label}: {{ {one}; if ({test}) break {label}; {two}; if ({other}) {{ break {label} }} }}"
+        jump = self.pick("break", "continue")
+        if kind < 0.7:
+            head = f"for (let {name} = 0; {name} < 2; {name}++)"
+            return (
+                f"{label}: {head} {{ for (const j{name} of [1, 2]) {{ try {{ {one}; if ({test}) {jump} {label} }}"
+                f" finally {{ {two} }} }} }}"
+            )
+        return (
+            f"{{ let {name} = 0; {label}: do {{ if ({name}++ > 2) break; {one}; while ({name} < 3) {{ {name}++; {two};"
+            f" if ({test}) {jump} {label} }} }} while ({other}) }}"
+        )
 
     def body(self, depth: int) -> str:
         return "; ".join(self.statement(depth + 1) for _ in range(self.random.randint(1, 3)))
