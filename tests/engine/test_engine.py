@@ -836,3 +836,11 @@ def test_the_standing_lists_what_is_awaited() -> None:
     assert [("signal", "go", 3), ("task", "a", 3)] == [(e["kind"], e["name"], e["line"]) for e in entries]
     assert entries[0]["due"] == NOW_MS + 3_600_000
     assert [NOW_MS, NOW_MS] == [e["since"] for e in entries]
+
+
+@pytest.mark.parametrize(
+    "text", ["return 5[0]", "return true[0]", "return -5[0]", "return 'a'[0] === 5", "return typeof [1][0][1]"]
+)
+def test_what_python_finds_odd_compiles_without_a_warning(text: str, recwarn: pytest.WarningsRecorder) -> None:
+    assert Driver(body(text)).start().outcome is not None
+    assert [] == list(recwarn)

@@ -26,6 +26,7 @@ from __future__ import annotations
 
 import sys
 import threading
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import CodeType, FrameType, FunctionType, TracebackType
@@ -56,7 +57,9 @@ class Program:
         self.hash = content_hash  #: Content hash of the IR.
         self.name: str = ir["name"]
         constants = Constants(GLOBALS, METHODS)
-        with _deep_recursion():
+        with _deep_recursion(), warnings.catch_warnings():
+            # Python warns of what is odd in Python but means something in a flow, such as `5[0]`.
+            warnings.simplefilter("ignore", SyntaxWarning)
             self.source, line_positions = _generate(ir, constants)  #: Generated text, for debugging.
             module = compile(self.source, "<flow>", "exec", dont_inherit=True)
         functions, steps = _code_objects(module)
