@@ -6,18 +6,21 @@ import re
 import socket
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
 from tests.support.commands import Rhythm
 
 COMMANDS = [
-    "init", "worker", "start", "wait", "show", "list", "signal", "cancel", "queues", "workers", "check", "publish", "eval",
-    "migrate", "config", "db start", "db stop", "db url", "db psql", "db reset",
+    "init", "worker", "start", "wait", "show", "list", "signal", "cancel", "queues", "workers", "check", "publish",
+    "eval", "migrate", "config", "db start", "db stop", "db url", "db psql", "db reset",
 ]  # fmt: skip
+README = Path(__file__).parents[2] / "README.md"
 ID = "0192f0c1-7e3a-7c55-9a55-2f8c54e0a1b2"
 NEEDING_A_DATABASE = [
-    ["start", "x"], ["wait", ID], ["show", ID], ["list"], ["signal", ID, "go"], ["cancel", ID], ["queues"], ["workers"], ["migrate"],
+    ["start", "x"], ["wait", ID], ["show", ID], ["list"], ["signal", ID, "go"], ["cancel", ID], ["queues"], ["workers"],
+    ["migrate"],
 ]  # fmt: skip
 
 
@@ -160,6 +163,16 @@ def test_init_writes_a_project_once(rhythm: Rhythm) -> None:
     assert sorted(str(path.relative_to(rhythm.folder)) for path in rhythm.folder.rglob("*.*")) == [
         "shop/rhythm.toml",
         "shop/tasks.py",
-        "shop/workflows/hello.flow",
+        "shop/workflows/processOrder.flow",
     ]
     assert "exists already; nothing was written" in rhythm("init", "shop", code=2).err
+
+
+def test_the_project_of_init_runs_what_the_readme_starts(rhythm: Rhythm) -> None:
+    rhythm("init", code=0)
+    inputs = '{"orderId": "o-1", "amount": 25}'
+
+    assert f"rhythm start processOrder --inputs '{inputs}' --wait" in README.read_text(encoding="utf-8")
+    rhythm("check", "workflows", code=0)
+    result = rhythm("eval", "workflows/processOrder.flow", "--inputs", inputs, "--json", code=0)
+    assert result.json == {"result": {"success": True, "txn_id": "txn-o-1"}}

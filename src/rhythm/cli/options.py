@@ -78,14 +78,16 @@ def _kind(value: Any) -> str:
     return kinds.get(type(value), "a number")
 
 
-def import_apps(modules: tuple[str, ...]) -> None:
-    """Imports the modules that declare tasks, the working directory being on the path.
+def import_apps(modules: tuple[str, ...], project: Path | None = None) -> None:
+    """Imports the modules that declare tasks, the working directory being on the path, then the project's folder.
 
     Raises ConfigurationError when one cannot be imported; the traceback of its own mistakes is kept as the cause.
     """
     folder = os.getcwd()
     if folder not in sys.path:
         sys.path.insert(0, folder)
+    if project is not None and str(project) not in sys.path:
+        sys.path.insert(1, str(project))
     for name in modules:
         if name.endswith(".py") or "/" in name:
             suggestion = name.removesuffix(".py").strip("./").replace("/", ".")

@@ -23,15 +23,27 @@ workflows = ["workflows"]
 import rhythm
 
 
-@rhythm.task
-async def greet(name: str) -> dict:
-    return {"text": f"Hello, {name}!"}
+@rhythm.task(queue="orders")
+async def chargeCard(orderId: str, amount: float):
+    # Normal Python - use time.now(), random(), external APIs
+    # No determinism rules
+    return {"success": True, "txn_id": f"txn-{orderId}"}
+
+
+@rhythm.task(queue="orders")
+async def shipOrder(orderId: str):
+    return {"shipped": True}
 ''',
-    "workflows/hello.flow": """\
+    "workflows/processOrder.flow": """\
+// workflows/processOrder.flow
 workflow(ctx, inputs) {
-  let greeting = await task("greet", { name: inputs.name ?? "world" })
-  await sleep("1s")
-  return greeting.text
+  let payment = await task("chargeCard", {
+    orderId: inputs.orderId,
+    amount: inputs.amount
+  })
+
+  await task("shipOrder", { orderId: inputs.orderId })
+  return payment
 }
 """,
 }
@@ -61,7 +73,7 @@ def init(
     change = "" if directory == "." else f"cd {directory} && "
     output.message(
         f"Now run `{change}rhythm worker` in one terminal, and in another: "
-        """rhythm start hello --inputs '{"name": "you"}' --wait"""
+        """rhythm start processOrder --inputs '{"orderId": "o-1", "amount": 25}' --wait"""
     )
 
 

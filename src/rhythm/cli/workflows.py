@@ -90,7 +90,8 @@ def evaluate(
 ) -> None:
     """Runs one workflow in memory, without a database.
 
-    Time passes at once. Exit code 1 when the workflow ended in an error, 2 when it does not compile.
+    Time passes at once. Tasks come from the modules of --app, else of the project's configuration.
+    Exit code 1 when the workflow ended in an error, 2 when it does not compile.
 
     Example: rhythm eval workflows/processOrder.flow --app tasks --inputs '{"orderId": "o-1", "amount": 25}'
     """
@@ -98,12 +99,14 @@ def evaluate(
     if not Path(file).is_file():
         raise InvalidInput(f"no such file: {file}")
     ((path, source),) = _read([file]).items()
-    options.import_apps(tuple(app or ()))
+    from rhythm.config import load
     from rhythm.engine import check_source
     from rhythm.tasks import REGISTRY
 
     if output.show_diagnostics(_errors(check_source(source, path)), {path: source}, as_json=as_json):
         raise typer.Exit(output.USAGE)
+    config = load({"app": app})
+    options.import_apps(config.app, config.project)
     tasks = {name: _callable(task) for name, task in REGISTRY.as_dict().items()}
     outcome = _evaluate(Path(file).stem, source, given, tasks, snapshot)
     if outcome.error is None:
