@@ -39,7 +39,10 @@ def encode(value: object, what: str, *, bytes_max: int = PAYLOAD_BYTES_MAX) -> b
     except RecursionError:
         raise InvalidInput(f"{what} is nested deeper than {DEPTH_MAX} levels") from None
     if len(data) > bytes_max:
-        raise PayloadTooLarge(f"{what} takes {len(data):,} bytes, over the limit of {bytes_max:,} (payload_bytes_max)")
+        raise PayloadTooLarge(
+            f"{what}: {len(data):,} bytes, over the limit of {bytes_max:,} (payload_bytes_max); "
+            "store it elsewhere and pass where it is"
+        )
     return data
 
 

@@ -250,7 +250,11 @@ async def _say_when_nobody_can_run(client: Client, execution: Execution[Any]) ->
         info = await execution.refresh()
     except RhythmError:
         return  # the wait itself will say what is wrong
+    unknown = ""
+    if info.reason == "unknown task":
+        unknown = " (no workflow of that name is published, and no worker has had such a task: is the name right?)"
     output.message(
-        f"No live worker can run {info.name!r} on the queue {info.queue!r}; it stays {info.status} until one does. "
+        f"No live worker can run {info.name!r} on the queue {info.queue!r}{unknown}; "
+        f"it stays {info.status} until one does. "
         "Start one with `rhythm worker`, naming the module of its tasks with --app and its queue with -q. Waiting."
     )

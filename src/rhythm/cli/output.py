@@ -51,8 +51,14 @@ def report(error: RhythmError) -> None:
         message("\n".join(diagnostic_text(diagnostic, None) for diagnostic in error.diagnostics))
         return
     message(f"rhythm: {error}")
-    if isinstance(error, ExecutionFailed) and error.traceback:
-        message(error.traceback.rstrip())
+    if isinstance(error, DatabaseUnavailable) and "cannot be reached" in str(error):
+        message("Is it running, and is the URL right? `rhythm config` says where the URL comes from.")
+    if isinstance(error, ExecutionFailed):
+        task = error.payload.get("task")
+        if task and f"task {task!r}" not in error.remote_message:
+            message(f"It is the error of task {task!r}, execution {error.payload.get('executionId')}.")
+        if error.traceback and error.traceback.strip() != f"{error.name}: {error.remote_message}":
+            message(error.traceback.rstrip())
 
 
 def message(text: str) -> None:

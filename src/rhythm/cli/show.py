@@ -135,11 +135,14 @@ def _show_fields(info: ExecutionInfo) -> None:
         rows.append(("output", _compact(fields["output"])))
     if isinstance(fields["error"], dict):
         rows.append(("error", _error_text(fields["error"])))
+        if fields["error"].get("task") and info.kind == "workflow":
+            rows.append(("error of", f"task {fields['error']['task']}, {fields['error'].get('executionId')}"))
     width = max(len(name) for name, _ in rows)
     for name, value in rows:
         output.line(f"{name.ljust(width)}  {output.visible(str(value))}")
-    details = (fields["error"] or {}).get("stack") or (fields["error"] or {}).get("traceback")
-    if details:
+    error = fields["error"] if isinstance(fields["error"], dict) else {}
+    details = error.get("stack") or error.get("traceback")
+    if details and str(details).strip() != _error_text(error):
         output.line("\n" + output.visible(str(details).rstrip(), lines=True))
 
 
