@@ -114,7 +114,7 @@ class Source:
             f"((v) => {self.pick('v', 'a + v', 'b = v')})({one})",
             f"p.missing?.({one})",
             f"dp({one}).length",
-            f"JSON.stringify(dp({{ x: {one}, y: 2 }}, [{two}]) ?? 0)",
+            f"dp({{ x: {one}, y: 2 }}, [{two}])[{self.pick('0', '2', '3')}]",
             f"(delete o.{self.pick('y', 'x', 'nothing')})",
             f"Object.keys(o).join({self.pick(chr(39) + chr(39), 's', '1')})",
         )
@@ -284,8 +284,6 @@ def compare(first: int, count: int) -> list[tuple[int, str, str]]:
     for offset, expected in enumerate(run_in_node(sources)):
         try:
             result = run_here(sources[offset])
-        except RecursionError:
-            continue  # A cyclic result, which neither side can show.
         except Exception as error:  # noqa: BLE001 - any failure is a finding
             result = f"{type(error).__name__}: {error}"
         if result != expected and not result.startswith("UnsupportedError"):

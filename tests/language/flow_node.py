@@ -27,26 +27,29 @@ from rhythm.language.values import (
     set_current_realm,
 )
 
+SHOWN_DEPTH_MAX = 8  #: Containers inside each other that are shown; the script below knows it too.
 NODE_SECONDS_MAX = 60  #: For one batch of programs.
 
 #: Reads a JSON array of sources, writes a JSON array of results. Each source defines `workflow`.
 NODE_SCRIPT = r"""
 const escape = (c) => "\\u" + c.charCodeAt(0).toString(16).padStart(4, "0")
 const text = (s) => JSON.stringify(s).replace(/[\u0080-\uffff]/g, escape)
-function show(v) {
+function show(v, depth = 0) {
   if (v === undefined) return "undefined"
   if (v === null) return "null"
   if (typeof v === "number") return Object.is(v, -0) ? "-0" : String(v)
   if (typeof v === "string") return text(v)
   if (typeof v === "boolean") return String(v)
   if (typeof v === "function") return "function"
-  if (Array.isArray(v)) return "[" + v.map(show).join(", ") + "]"
+  if (depth > 8) return "..."
+  const deeper = (x) => show(x, depth + 1)
+  if (Array.isArray(v)) return "[" + v.map(deeper).join(", ") + "]"
   if (v instanceof Error) return `${v.name}(${text(v.message)})`
-  if (v instanceof Map) return "Map[" + [...v].map(([k, x]) => show(k) + ": " + show(x)).join(", ") + "]"
-  if (v instanceof Set) return "Set[" + [...v].map(show).join(", ") + "]"
+  if (v instanceof Map) return "Map[" + [...v].map(([k, x]) => deeper(k) + ": " + deeper(x)).join(", ") + "]"
+  if (v instanceof Set) return "Set[" + [...v].map(deeper).join(", ") + "]"
   if (v instanceof Date) return "Date " + v.getTime()
   if (v instanceof Promise) return "Promise"
-  return "{" + Object.keys(v).map((k) => text(k) + ": " + show(v[k])).join(", ") + "}"
+  return "{" + Object.keys(v).map((k) => text(k) + ": " + deeper(v[k])).join(", ") + "}"
 }
 async function main() {
   process.on("unhandledRejection", () => {})
@@ -122,7 +125,7 @@ def run_in_node(sources: list[str]) -> list[str]:
     return results
 
 
-def show(value: Any) -> str:
+def show(value: Any, depth: int = 0) -> str:
     """The same text as `show` of the script above."""
     kind = value.__class__
     if value is UNDEFINED:
@@ -137,17 +140,20 @@ def show(value: Any) -> str:
         return "true" if value else "false"
     if kind is FunctionType or isinstance(value, NativeFunction):
         return "function"
+    if depth > SHOWN_DEPTH_MAX:
+        return "..."
+    deeper = depth + 1
     if kind is list:
-        return "[" + ", ".join(show(item) for item in value) + "]"
+        return "[" + ", ".join(show(item, deeper) for item in value) + "]"
     if kind is JSError:
         return f"{value.props.get('name', value.kind)}({show(value.props.get('message', ''))})"
     if kind is JSMap:
-        return "Map[" + ", ".join(f"{show(key)}: {show(item)}" for key, item in value.entries()) + "]"
+        return "Map[" + ", ".join(f"{show(key, deeper)}: {show(item, deeper)}" for key, item in value.entries()) + "]"
     if kind is JSSet:
-        return "Set[" + ", ".join(show(key) for key, _ in value.entries()) + "]"
+        return "Set[" + ", ".join(show(key, deeper) for key, _ in value.entries()) + "]"
     if kind is JSDate:
         return f"Date {show(value.ms)}"
     if kind is Promise:
         return "Promise"
     assert kind is dict, f"not a flow value: {value!r}"
-    return "{" + ", ".join(f"{json.dumps(key)}: {show(value[key])}" for key in for_in_keys(value)) + "}"
+    return "{" + ", ".join(f"{json.dumps(key)}: {show(value[key], deeper)}" for key in for_in_keys(value)) + "}"
