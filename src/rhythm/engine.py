@@ -75,11 +75,13 @@ from rhythm.language.values import (
     own_keys,
     own_value,
     set_current_realm,
+    throw_type_error,
 )
-from rhythm.model import Delivery, NewChild, NewTimer, Standing, WakeGroup, WorkflowOutcome
+from rhythm.model import PAYLOAD_BYTES_MAX, Delivery, NewChild, NewTimer, Standing, WakeGroup, WorkflowOutcome
 
 PROGRAMS_CACHED: Final = 256  #: compiled definitions kept per process
 LOGS_MAX: Final = 1_000  #: log lines of one activation; more are dropped, and that is said
+STACK_PLACES_MAX: Final = 20  #: async functions named in the stack of a task's error
 VIEW_DEPTH_MAX: Final = 8  #: levels of data shown by inspect
 VIEW_ITEMS_MAX: Final = 200  #: entries of one object or array shown by inspect
 
@@ -182,6 +184,7 @@ class Limits:
 
     snapshot_bytes_max: int = 16 << 20  #: Larger snapshots fail the execution. Default 16 MiB.
     snapshot_bytes_warn: int = 1 << 20  #: Larger ones are logged. Default 1 MiB.
+    payload_bytes_max: int = PAYLOAD_BYTES_MAX  #: Largest inputs of a task or child, and output. Default 1 MiB.
 
 
 @dataclass(slots=True)
@@ -266,6 +269,7 @@ class _Run:
         self.realm = self.new_realm()
         self.realm.execution_id = start.execution_id
         self.instance = self.program.instantiate(self.realm)
+        self.realm.payload_bytes_max = self.limits.payload_bytes_max
         set_current_realm(self.realm)
 
     def new_realm(self) -> Realm:
@@ -277,11 +281,13 @@ class _Run:
         world = self.environment
         self.realm.now_ms, self.realm.random, self.realm.new_id = world.now_ms, world.random, world.new_id
         self.realm.log = self.log
+        self.realm.payload_bytes_max = self.limits.payload_bytes_max
         set_current_realm(self.realm)
 
     def restore(self, data: bytes) -> None:
         self.realm = self.new_realm()
         self.instance, self.root = snapshots.decode(self.program, data, self.realm)
+        self.realm.payload_bytes_max = self.limits.payload_bytes_max
         set_current_realm(self.realm)
 
     # --- turns ---
@@ -372,9 +378,22 @@ class _Run:
             if reason.__class__ is JSError:
                 reason.props["task" if operation.kind == "task" else "workflow"] = operation.name
                 reason.props["executionId"] = operation.child_id
+                stack = [str(reason.props.get("stack", "")), *self.waiting_places(operation.promise)]
+                reason.props["stack"] = "\n".join(stack)
             realm.reject_promise(operation.promise, reason)
         except (InvalidInput, ValueError) as error:
             realm.reject_promise(operation.promise, JSError("TypeError", str(error)))
+
+    def waiting_places(self, promise: Promise) -> list[str]:
+        """The async functions that wait for a promise, innermost first, as the lines of a stack."""
+        lines: list[str] = []
+        frame = waiting_frame(promise)
+        while frame is not None and len(lines) < STACK_PLACES_MAX:
+            function, line, column = frame_position(self.program, frame)
+            where = f"{self.program.name}.flow:{line}:{column}"
+            lines.append(f"    at {function} ({where})" if function else f"    at {where}")
+            frame = waiting_frame(frame.promise)
+        return lines
 
     def settle_signals(self) -> None:
         """Gives unread messages to waits, each in a turn of its own."""
@@ -545,8 +564,15 @@ class _Run:
         root = self.root
         if root.state == REJECTED:
             return self.failed(root.value)
+        what = f"output of workflow {self.program.name}"
         try:
-            return WorkflowOutcome("completed", to_json(root.value, f"output of workflow {self.program.name}"))
+            data = to_json(root.value, what)
+            if len(data) > self.limits.payload_bytes_max:
+                throw_type_error(
+                    f"{what} takes {len(data):,} bytes, over the limit of {self.limits.payload_bytes_max:,} "
+                    "(payload_bytes_max); store it elsewhere and return where it is"
+                )
+            return WorkflowOutcome("completed", data)
         except (JSThrow, RecursionError) as error:
             return self.failed(caught(error))
 

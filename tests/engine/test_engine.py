@@ -844,3 +844,36 @@ def test_the_standing_lists_what_is_awaited() -> None:
 def test_what_python_finds_odd_compiles_without_a_warning(text: str, recwarn: pytest.WarningsRecorder) -> None:
     assert Driver(body(text)).start().outcome is not None
     assert [] == list(recwarn)
+
+
+def test_the_stack_of_a_tasks_error_names_the_functions_that_waited() -> None:
+    source = """
+async function charge(order) {
+  await task("fail", { message: "no money" })
+}
+workflow(ctx, inputs) {
+  await charge("o-1")
+}
+"""
+
+    def fail(message: str) -> None:
+        raise ValueError(message)
+
+    outcome = evaluate(source, tasks={"fail": fail}, snapshot="await")
+
+    assert outcome.error is not None
+    assert outcome.error.stack is not None
+    lines = outcome.error.stack.split("\n")
+    assert lines[0] == "ValueError: no money"
+    assert lines[1:3] == ["    at charge (workflow.flow:3:3)", "    at workflow (workflow.flow:6:3)"]
+
+
+def test_payloads_of_workflows_have_the_limit_of_all_payloads() -> None:
+    inputs = evaluate(
+        'workflow(ctx) { try { await task("x", { s: "y".repeat(2000000) }) } catch (e) { return e.message } }'
+    )
+    output = evaluate('workflow(ctx) { return "y".repeat(2000000) }')
+
+    assert "payload_bytes_max" in inputs.result
+    assert output.error is not None
+    assert "payload_bytes_max" in (output.error.message or "")

@@ -39,6 +39,7 @@ from rhythm.language.values_types import (
     caught,
     is_callable,
 )
+from rhythm.model import PAYLOAD_BYTES_MAX
 
 PENDING: Final = 0
 FULFILLED: Final = 1
@@ -364,6 +365,7 @@ class Realm:
         "next_number",
         "now_ms",
         "operations",
+        "payload_bytes_max",
         "queue",
         "random",
         "rejected",
@@ -394,6 +396,7 @@ class Realm:
         self.unread: list[tuple[str, bytes]] = []  #: Signals nobody has waited for yet, oldest first: name, payload.
         self.commands: list[Any] = []  #: Effects of this activation, in order; never part of a snapshot.
         self.execution_id: str = ""
+        self.payload_bytes_max: int = PAYLOAD_BYTES_MAX  #: Largest inputs of a task or child, bytes of JSON.
         self.cancelled: bool = False
         self.ctx: Value = UNDEFINED  #: The `ctx` object, so that `ctx.cancelled` can be kept current.
         self.rejected: list[Promise] = []  #: Rejected in this turn while nothing observed them.

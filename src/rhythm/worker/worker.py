@@ -69,7 +69,7 @@ class Worker(Work):
         self.tasks = {task.name: task for task in (REGISTRY if tasks is None else tasks)}
         self.workflows = workflows
         self.activation_budget = activation_budget
-        self.limits = limits or Limits()
+        self.limits = limits or Limits(payload_bytes_max=config.payload_bytes_max)
         self.signals = Signals()
         self.incarnation: uuid.UUID = new_id()
         self.fail_point = faults.from_environment()

@@ -103,6 +103,11 @@ def _start_child(kind: str, started: str, name: Value, inputs: Value, options: d
     name = _name(name, "task" if kind == "task" else "workflow")
     payload = b"{}" if inputs is UNDEFINED else to_json(inputs, f"inputs of {kind} {name}")
     realm: Realm = current_realm()
+    if len(payload) > realm.payload_bytes_max:
+        throw_type_error(
+            f"inputs of {kind} {name} take {len(payload):,} bytes, over the limit of {realm.payload_bytes_max:,} "
+            "(payload_bytes_max); store them elsewhere and pass where they are"
+        )
     operation = _operation(realm, kind, name)
     operation.child_id = options.pop("id", None) or realm.new_id()
     operation.on_cancel = options.get("on_cancel", "cancel")
