@@ -514,6 +514,7 @@ def test_strings_are_only_data(text: str) -> None:
         ["global", "__import__"],
         ["closure", 1],
         ["capture", 0],
+        ["sequence", []],
         ["get_member", ["null"], "x", None, "1"],
     ],
 )

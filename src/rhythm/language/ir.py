@@ -562,6 +562,8 @@ class _Checker:
     def expression(self, expression: Json, depth: int) -> None:
         _require(depth <= EXPRESSION_DEPTH_MAX, "expressions are nested too deeply")
         fields = self.node(expression, EXPRESSIONS)
+        if expression[0] == "sequence":
+            _require(bool(expression[1]), "an empty sequence")
         if expression[0] == "global":
             self.global_name(expression[1])
             return
