@@ -463,6 +463,7 @@ class Exchange:
             return
         self._uncertain = False
         self._backoff.reset()
+        logger.info("the database answers again: %d of %d executions are still held", len(held.tokens), len(self.held))
         for execution_id, mine in list(self.held.items()):
             token = held.tokens.get(execution_id)
             if token is not None:
