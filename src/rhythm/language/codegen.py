@@ -10,6 +10,8 @@ once per instance; helpers are globals of the generated module, which has no bui
 
     codegen_types         what is known about values before writing
     codegen_expressions   expressions
+    codegen_reads         property reads as statements of their own
+    codegen_inline        array methods with a short callback as loops
     codegen_statements    structured statements
     codegen_flat          awaits and deep nesting: numbered blocks; whole functions
     codegen_positions     generated lines back to flow positions
