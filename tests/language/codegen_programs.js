@@ -57,6 +57,10 @@ x === 1, x === '', x === true, x === null, x === undefined, x == null, x != unde
 typeof x === 'number', typeof x === 'string', typeof x === 'object', typeof x === 'undefined',
 'boolean' === typeof x, x !== x])
 
+//# comparing a counter that changes
+const r = [1, 2, 3]; let i = 0; const out = [i < (i = 9, r).length, i]; for (let k = 0; k < ((k += 2), r).length;) out.push(k)
+return out
+
 //# comparing an effect
 const o = { x: 1 }; const r = [1]; let q, c = 0; const f = () => ++c
 return [++o.x === q, r[0]++ !== q, q === ++o.x, (c += 1) === null, -f() === q, f() * 2 !== 'x', o, r, c]

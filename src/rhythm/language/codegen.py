@@ -9,7 +9,9 @@ async one becomes a step function over a `Frame` (codegen_flat). All factories l
 once per instance; helpers are globals of the generated module, which has no builtins.
 
     codegen_types         what is known about values before writing
-    codegen_expressions   expressions
+    codegen_text          codes, positions, constants: the pieces of generated text
+    codegen_operators     operators, variables and tests
+    codegen_expressions   properties, calls and literals
     codegen_reads         property reads as statements of their own
     codegen_inline        array methods with a short callback as loops
     codegen_statements    structured statements
@@ -36,11 +38,11 @@ from typing import Any, Final, cast
 
 from rhythm.language import ir as flow_ir
 from rhythm.language.builtins import GLOBALS
-from rhythm.language.codegen_expressions import Constants
 from rhythm.language.codegen_flat import FunctionWriter
 from rhythm.language.codegen_helpers import namespace
 from rhythm.language.codegen_positions import STACK_LINES_MAX, Place, PositionTable, assemble
 from rhythm.language.codegen_reads import Line
+from rhythm.language.codegen_text import Constants
 from rhythm.language.codegen_types import Analysis
 from rhythm.language.promises import AdoptReaction, ElementReaction, Frame, Promise, Realm, ThenReaction
 from rhythm.language.values import METHODS, JSThrow, Value, caught

@@ -34,9 +34,9 @@ from __future__ import annotations
 
 from typing import Final
 
-from rhythm.language.codegen_expressions import Constants, as_value
 from rhythm.language.codegen_reads import Line
 from rhythm.language.codegen_statements import DISPATCH, Jump, Level, StatementWriter, after_order, size_of
+from rhythm.language.codegen_text import Constants
 from rhythm.language.codegen_types import (
     NUMBER,
     Analysis,
@@ -470,6 +470,3 @@ def _flattened(function: Function) -> set[int]:
         if id(statement) not in chosen:
             heights[id(statement)] = (blocks, indents)
     return chosen
-
-
-__all__ = ["FunctionWriter", "as_value"]

@@ -18,8 +18,8 @@ from __future__ import annotations
 
 from typing import Final
 
-from rhythm.language.codegen_expressions import Code, Constants, as_value, value_kinds
 from rhythm.language.codegen_reads import ReadWriter
+from rhythm.language.codegen_text import Code, Constants, as_value, value_kinds
 from rhythm.language.codegen_types import (
     ANY,
     ARRAY,

@@ -12,8 +12,8 @@ from collections.abc import Iterator
 from types import CodeType, FrameType, TracebackType
 from typing import Final
 
-from rhythm.language.codegen_expressions import MARK, MARK_END
 from rhythm.language.codegen_reads import Line
+from rhythm.language.codegen_text import MARK, MARK_END
 
 STACK_LINES_MAX: Final = 10  #: Flow functions listed in the stack of an error.
 

@@ -17,7 +17,8 @@ from __future__ import annotations
 
 from typing import Final, NamedTuple
 
-from rhythm.language.codegen_expressions import Code, Constants, ExpressionWriter, as_value, mark, value_kinds
+from rhythm.language.codegen_expressions import ExpressionWriter
+from rhythm.language.codegen_text import Code, Constants, as_value, mark, value_kinds
 from rhythm.language.codegen_types import (
     ANY,
     ARRAY,

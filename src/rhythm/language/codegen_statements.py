@@ -28,7 +28,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Final
 
-from rhythm.language.codegen_expressions import (
+from rhythm.language.codegen_inline import InlineWriter
+from rhythm.language.codegen_text import (
     Code,
     Constants,
     as_value,
@@ -36,7 +37,6 @@ from rhythm.language.codegen_expressions import (
     mark,
     value_kinds,
 )
-from rhythm.language.codegen_inline import InlineWriter
 from rhythm.language.codegen_types import (
     ARRAY,
     INTEGER,
