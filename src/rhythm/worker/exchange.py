@@ -9,7 +9,11 @@ Unknown outcomes. When an exchange fails because the database went away, nobody 
 reports stay here, nothing more is sent until every other exchange has ended, and then the database is asked what this
 incarnation holds (``held``): what it still holds is sent again, under its present token; what it does not hold any more
 was committed, or taken over, and is dropped; what it holds and we have never seen was claimed by the lost answer, and
-is run. So nothing is guessed and nothing is sent twice.
+is run. So nothing is guessed and nothing is sent twice. A lost exchange may still be running on the server and claim
+something after that question was answered; therefore the question is asked again every AUDIT_SECONDS.
+
+The same execution twice. Answers of two exchanges may come in another order than they were committed: one may bring a
+new claim on what the other has just reported. So a record is dropped by identity, never by id.
 
 Data errors. If an exchange fails on data, its reports are sent in halves until the culprit stands alone; that one fails
 with OutcomeRefused, the others go through.
@@ -37,7 +41,7 @@ from typing import Any, Final
 
 import msgspec
 
-from rhythm.errors import DatabaseUnavailable, IncarnationDead, RhythmError
+from rhythm.errors import DatabaseUnavailable, IncarnationDead, InvalidInput, RhythmError
 from rhythm.model import (
     CLAIM_COUNT_MAX,
     Claim,
@@ -61,6 +65,7 @@ WORKFLOWS_MAX: Final = 200  #: workflows claimed and not yet committed
 BATCH_SECONDS: Final = 0.1  #: a batch of tasks should not occupy the loop for longer
 CLEARING_SECONDS: Final = 5.0  #: how long a worker claims nothing to get its hands free for a suspect
 CLEARING_PAUSE_SECONDS: Final = 30.0  #: before it tries again, when what it holds takes longer
+AUDIT_SECONDS: Final = 60.0  #: at least this often what is held here is compared with the database
 BATCH_FIRST: Final = 32  #: tasks in the first claims; doubled while batches run through
 
 logger = logging.getLogger("rhythm.worker")
@@ -129,7 +134,9 @@ class Exchange:
         self._clearing_until = 0.0  # claims nothing until then, for a suspect's sake
         self._clear_again_at = 0.0
         self._suspects_held = 0
+        self._audit_at = time.monotonic() + AUDIT_SECONDS
         self._backoff = Backoff()
+        self._trouble = Backoff()  # of exchanges that the database understands, but cannot do
 
     # --- from the rest of the worker ---
 
@@ -170,7 +177,7 @@ class Exchange:
                 if not self.heartbeat.is_trusted:
                     await self._cut_off()
                     continue
-                if self._uncertain:
+                if self._uncertain or time.monotonic() > self._audit_at:
                     await self._reconcile()
                     continue
                 if self._launch():
@@ -262,9 +269,11 @@ class Exchange:
     def _returnable(self, reports: Sequence[Report]) -> list[Held]:
         if not self.hand_backs:
             return []
-        taken = [held for held in self.hand_backs if held.batch not in self._splitting]
-        self.hand_backs = [held for held in self.hand_backs if held.batch in self._splitting]
-        return taken
+        # What has ended meanwhile is reported and not handed back, or was already: never both.
+        reporting = {id(report.held) for report in reports} | {id(report.held) for report in self.reports}
+        backs = [held for held in self.hand_backs if not held.ended and id(held) not in reporting]
+        self.hand_backs = [held for held in backs if held.batch in self._splitting]
+        return [held for held in backs if held.batch not in self._splitting]
 
     # --- one exchange ---
 
@@ -280,6 +289,12 @@ class Exchange:
             logger.warning("exchange failed, its outcome is unknown: %s", error)
         except IncarnationDead:
             self._dead = True
+        except Exception as error:
+            self.reports[:0] = reports
+            self.hand_backs[:0] = backs
+            self._uncertain = True
+            logger.exception("exchange failed: %s", error)
+            await asyncio.sleep(self._trouble.next_seconds())
 
     async def _send(self, reports: list[Report], backs: list[Held], tasks: int, workflows: int) -> None:
         request = self._request(reports, backs, tasks, workflows)
@@ -289,13 +304,15 @@ class Exchange:
             result = await self.store.exchange(request)
         except (DatabaseUnavailable, IncarnationDead):
             raise
-        except Exception as error:  # noqa: BLE001  (an error about data: the culprit is searched for)
+        except Exception as error:
+            if not _is_about_data(error):
+                raise
             await self._bisect(reports, backs, error)
             self._look = True
             return
         if self.fail_point is not None:
             self.fail_point.passed("exchange_done")
-        self._backoff.reset()
+        self._trouble.reset()
         self._settle(result, reports, backs)
         self._take(result, tasks, workflows)
 
@@ -360,8 +377,11 @@ class Exchange:
             self.signals.reported.set()
 
     def _drop(self, held: Held) -> None:
-        if self.held.pop(held.claim.id, None) is None:
+        if held.ended:
             return
+        held.ended = True
+        if self.held.get(held.claim.id) is held:
+            del self.held[held.claim.id]
         if held.claim.kind == "workflow":
             self.workflows_out -= 1
         if held.claim.lost:
@@ -417,8 +437,8 @@ class Exchange:
         (report,) = reports
         claim = report.held.claim
         if _is_refusal(report):
+            # It stays held, and is handed back when this worker drains: running it again here would end the same way.
             logger.error("execution_id=%s its failure cannot be stored either: %s", claim.id, error)
-            self._drop(report.held)
             return
         logger.error("execution_id=%s its outcome cannot be stored: %s", claim.id, error)
         await self._send([_refusal(report, error)], [], 0, 0)
@@ -435,10 +455,9 @@ class Exchange:
         await asyncio.gather(*self._flights, return_exceptions=True)
         self.reports.clear()
         self.hand_backs.clear()
-        for held in self.held.values():
+        for held in list(self.held.values()):
             held.abandoned = True
-        self.held.clear()
-        self.workflows_out = self._suspects_held = 0
+            self._drop(held)
         while not self.heartbeat.is_trusted and not self._dead:
             self.turned_at = time.monotonic()
             await asyncio.sleep(self.heartbeat.interval / 4)
@@ -457,25 +476,43 @@ class Exchange:
         except DatabaseUnavailable:
             await asyncio.sleep(self._backoff.next_seconds())
             return
-        except RhythmError:
+        except Exception:
             logger.exception("asking for the claims failed")
             await asyncio.sleep(self._backoff.next_seconds())
             return
+        if self._uncertain:
+            count = len(held.tokens)
+            logger.info("the database answers again: %d of %d executions are still held", count, len(self.held))
         self._uncertain = False
+        self._audit_at = time.monotonic() + AUDIT_SECONDS
         self._backoff.reset()
-        logger.info("the database answers again: %d of %d executions are still held", len(held.tokens), len(self.held))
         for execution_id, mine in list(self.held.items()):
             token = held.tokens.get(execution_id)
             if token is not None:
                 mine.token = token
             else:
                 self._drop(mine)
-        self.reports = [report for report in self.reports if report.held.claim.id in held.tokens]
-        self.hand_backs = [back for back in self.hand_backs if back.claim.id in held.tokens]
+        self.reports = [report for report in self.reports if not report.held.ended]
+        self.hand_backs = [back for back in self.hand_backs if not back.ended]
         unknown = [claim for claim in held.claims if claim.id not in self.held]
         if unknown:
+            logger.warning("running %d executions whose claims were not known here", len(unknown))
             self._hold(unknown)
         self._look = True
+
+
+def _is_about_data(error: Exception) -> bool:
+    """Whether one of the reports may be to blame; everything else would hit the next exchange just the same."""
+    if isinstance(error, InvalidInput):
+        return True
+    if isinstance(error, RhythmError):
+        return False
+    state = getattr(error, "sqlstate", None)
+    return not (isinstance(state, str) and state[:2] in _NOT_ABOUT_DATA)
+
+
+#: Classes of SQLSTATE: syntax and privileges, features, configuration, transaction and authorization states.
+_NOT_ABOUT_DATA: Final = frozenset({"42", "0A", "F0", "25", "28", "2D", "40", "55"})
 
 
 def _with_token(commit: WorkflowCommit, token: int) -> WorkflowCommit:
