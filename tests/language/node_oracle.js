@@ -47,7 +47,7 @@ function host(signals, begin) {
   }
   class FakeDate extends RealDate {
     constructor(...args) { if (args.length === 0) super(now); else super(...args) }
-    static now() { return now }
+    static now() { return Math.floor(now) }
   }
   signals.forEach(([after, name, payload], index) => at(begin + seconds(after), index - 1e6, () => unread.push([name, payload])))
   const match = () => {

@@ -589,27 +589,47 @@ class ExpressionLowering:
         self, link: nodes.MemberExpression, call: nodes.CallExpression, owner: Node, owner_node: nodes.Node
     ) -> Node:
         pending = any(self.needs_statements(argument) for argument in call.arguments) or self.is_deep(call)
-        text = self.text(link)
-        if not link.computed:
-            assert isinstance(link.property, nodes.Identifier), "plain names are identifiers"
+        position = self.position(link.property)
+        key: Node | None = None
+        if link.computed:
+            if pending or self.needs_statements(link.property):
+                owner = self.spill(owner, owner_node)
+            key = self.expression(link.property)
             if pending:
-                owner = self.looked_up(self.spill(owner, owner_node), link)
-            arguments = self.arguments(call.arguments, call)
-            return ["call_method", owner, link.property.name, text, arguments, self.position(link.property)]
-        if pending or self.needs_statements(link.property):
+                key = self.spill(["unary", "key", key], link.property)
+        elif pending:
             owner = self.spill(owner, owner_node)
-        key = self.expression(link.property)
-        if pending:
-            key = self.spill(key, link.property)
+        if pending and owner[0] != "global":
+            return self.call_held(link, call, owner, key)
         arguments = self.arguments(call.arguments, call)
-        return ["call_index", owner, key, text, arguments, self.position(link.property)]
+        if key is not None:
+            return ["call_index", owner, key, self.text(link), arguments, position]
+        assert isinstance(link.property, nodes.Identifier), "plain names are identifiers"
+        return ["call_method", owner, link.property.name, self.text(link), arguments, position]
 
-    def looked_up(self, owner: Node, link: nodes.MemberExpression) -> Node:
-        """The method is looked up before the arguments are evaluated: a missing receiver throws first."""
-        assert isinstance(link.property, nodes.Identifier), "plain names only"
-        got = ["get_member", owner, link.property.name, self.text(link.object), self.position(link.property)]
-        self.emit("expr", got, self.position(link))
-        return owner
+    def call_held(
+        self, link: nodes.MemberExpression, call: nodes.CallExpression, owner: Node, key: Node | None
+    ) -> Node:
+        """A call whose method is looked up before arguments that need statements, which may replace the method.
+
+        A method of the program is called as it was looked up. A builtin one needs its receiver, and cannot be
+        replaced but by hiding it, so whatever is still the same is called as a method.
+        """
+        text, position = self.text(link), self.position(link.property)
+        method = self.spill_always(self.get_property(link, owner, key), link)
+        arguments = [
+            ["spread", self.spill(argument[1], node), argument[2]]
+            if argument[0] == "spread"
+            else self.spill(argument, node)
+            for argument, node in zip(self.arguments(call.arguments, call), call.arguments, strict=True)
+        ]
+        if key is not None:
+            called = ["call_index", owner, key, text, arguments, position]
+        else:
+            assert isinstance(link.property, nodes.Identifier), "plain names are identifiers"
+            called = ["call_method", owner, link.property.name, text, arguments, position]
+        same = ["binary", "===", self.get_property(link, owner, key), method]
+        return ["conditional", same, called, ["call", method, text, arguments, position]]
 
     def optional(
         self, links: list[nodes.Expression], value: Node, value_node: nodes.Node, end: nodes.Node, delete: bool
