@@ -142,6 +142,11 @@ def missing_global(name: str) -> NoReturn:
     raise UnsupportedError(f"this version of Rhythm has no builtin named {name}")
 
 
+def too_long(text: str) -> None:
+    """Refuses a string that has grown over the limit."""
+    operators.too_long(len(text))
+
+
 def too_many(array: list[Value]) -> NoReturn:
     """An array has outgrown its limit."""
     raise LimitError(f"an array has more than {values.ARRAY_LENGTH_MAX} elements")
@@ -211,7 +216,7 @@ _HELPERS: Final[dict[str, Any]] = {
     "h_to_string": operators.to_string,
     "h_to_property_key": operators.to_property_key,
     "h_number_to_string": values.number_to_string,
-    "h_long": operators.too_long,
+    "h_long": too_long,
     "h_long_array": too_many,
     # properties
     "h_get_member": values.get_member,

@@ -32,6 +32,7 @@ from rhythm.worker.watchdog import BUDGET_SECONDS, Watchdog, run_with_large_stac
 
 TASK_MS: Final = 1.0  #: how long a task takes in virtual time
 EVENTS_MAX: Final = 1_000_000  #: deliveries of one evaluation; more is taken for an endless loop
+CANCELS_MAX: Final = 100  #: cancel requests to a workflow that waits for signals nobody sends
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,6 +130,7 @@ class _Evaluation:
         self.order = itertools.count()
         self.numbers = itertools.count(1)
         self.dropped: set[int] = set()
+        self.cancels = 0
         self.logs: list[tuple[str, str]] = []
         self.loop: asyncio.AbstractEventLoop | None = None
 
@@ -177,6 +179,9 @@ class _Evaluation:
                 raise InvalidInput(f"the workflow was woken more than {EVENTS_MAX:,} times; does it ever end?")
             return Delivery(number, delivery.kind, delivery.operation, delivery.name, delivery.payload)
         # A signal that nobody will send: what a worker would show as suspended for ever ends here.
+        self.cancels += 1
+        if self.cancels > CANCELS_MAX:
+            raise InvalidInput("the workflow waits for a signal that is not given, whatever cancel requests it gets")
         return Delivery(next(self.numbers), "cancel")
 
     def carry_out(self, activation: Activation) -> None:
