@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import functools
 import re
+import time
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -138,3 +139,32 @@ def test_every_error_code_is_covered() -> None:
 
 def test_the_number_of_errors_is_bounded() -> None:
     assert len(check_source("workflow() {" + "missing;" * 500 + "}", "refused.flow")) == 100
+
+
+@pytest.mark.parametrize(
+    "noise", ["ctx\n+ 1\n", "if (task('a')) {}\n", "ctx == ctx + task('a')\n"], ids=["lines", "conditions", "data"]
+)
+def test_warnings_never_crowd_out_an_error(noise: str) -> None:
+    source = "workflow(ctx) {\n" + noise * 300 + "const c = 1; c = 2; return missing\n}"
+    found = check_source(source, "refused.flow")
+
+    assert ["F302", "F301"] == [diagnostic.code for diagnostic in found if diagnostic.severity == "error"]
+    assert 100 == sum(diagnostic.severity == "warning" for diagnostic in found)
+
+
+CROWDED = {
+    "slashes that begin no regular expression": "x = " + "/[" * 120_000,
+    "unknown names beside thousands of others": "let "
+    + ",".join(f"abcde{i:05}" for i in range(8_000))
+    + ";"
+    + "".join(f"abcdf{i:05};" for i in range(300)),
+    "a sum of thousands of terms": "return " + "+".join(["ctx"] * 30_000),
+}
+
+
+@pytest.mark.parametrize("name", CROWDED)
+def test_time_does_not_explode(name: str) -> None:
+    started = time.process_time()
+    check_source("workflow(ctx) { " + CROWDED[name] + " }", "refused.flow")
+
+    assert time.process_time() - started < 10

@@ -14,7 +14,7 @@ import re
 from dataclasses import dataclass
 from typing import Final
 
-DIAGNOSTICS_MAX: Final = 100  #: Errors reported for one file; the rest would be echoes.
+DIAGNOSTICS_MAX: Final = 100  #: Errors reported for one file, and as many warnings; the rest would be echoes.
 
 CODES: Final[dict[str, str]] = {
     "F101": "unexpected token",
@@ -121,10 +121,8 @@ class Report:
         self.filename = filename
         self.lines = LineMap(source)
         self.diagnostics: list[Diagnostic] = []
-
-    @property
-    def full(self) -> bool:
-        return len(self.diagnostics) >= DIAGNOSTICS_MAX
+        # Counted apart: warnings must never crowd out an error, which decides whether the program compiles.
+        self.left = {"error": DIAGNOSTICS_MAX, "warning": DIAGNOSTICS_MAX}
 
     def error(self, code: str, message: str, start: int, end: int, hint: str = "") -> None:
         self._add("error", code, message, start, end, hint)
@@ -134,8 +132,9 @@ class Report:
 
     def _add(self, severity: str, code: str, message: str, start: int, end: int, hint: str) -> None:
         assert code in CODES, f"diagnostic code {code} is not in the table"
-        if self.full or any(d.code == code and d.start == start for d in self.diagnostics[-5:]):
+        if self.left[severity] == 0 or any(d.code == code and d.start == start for d in self.diagnostics[-5:]):
             return
+        self.left[severity] -= 1
         line, column = self.lines.position(start)
         self.diagnostics.append(
             Diagnostic(severity, code, message, hint, start, max(end, start), line, column, self.filename)

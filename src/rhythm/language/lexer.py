@@ -49,6 +49,8 @@ _TOKEN: Final = re.compile(
 )
 _TEMPLATE_TEXT: Final = re.compile(r"(?:[^`\\$]|\\[\s\S]|\$(?!\{))*+")
 _REGEX: Final = re.compile(r"/(?:[^/\\\[\n\r]|\\[^\n\r]|\[(?:[^\]\\\n\r]|\\[^\n\r])*+\])++/[A-Za-z]*")
+#: Slashes that begin no regular expression after all, before we stop looking: each look reads on to the line's end.
+_REGEX_MISSES_MAX: Final = 16
 _REST_OF_LINE: Final = re.compile(r"[^\n\r\u2028\u2029]*")
 _ESCAPE: Final = re.compile(
     r"\\(?:(?P<simple>[bfnrtv0](?![0-9])|[bfnrtv])|x(?P<hex>[0-9a-fA-F]{2})|u(?P<unicode>[0-9a-fA-F]{4})"
@@ -71,6 +73,7 @@ class _Lexer:
         self.tokens: list[Token] = []
         self.braces: list[bool] = []  # True: this brace opened a template's substitution
         self.newline = True
+        self.regex_misses = 0
 
     def run(self) -> list[Token]:
         source, length, offset = self.source, len(self.source), 0
@@ -173,11 +176,12 @@ class _Lexer:
         elif text == "}":
             if self.braces and self.braces.pop():
                 return self.template(start, end, TEMPLATE_TAIL, TEMPLATE_MIDDLE)
-        elif text in ("/", "/=") and self.operand_expected():
+        elif text in ("/", "/=") and self.regex_misses < _REGEX_MISSES_MAX and self.operand_expected():
             match = _REGEX.match(self.source, start)
             if match is not None:
                 self.add(REGEX, match[0], start, match.end())
                 return match.end()
+            self.regex_misses += 1
         elif (text == "<" and self.source.startswith("<!--", start)) or (
             text == "--" and self.newline and self.source.startswith("-->", start)
         ):

@@ -596,7 +596,7 @@ class ExpressionLowering:
                 owner = self.spill(owner, owner_node)
             key = self.expression(link.property)
             if pending:
-                key = self.spill(["unary", "key", key], link.property)
+                key = self.spill_always(["unary", "key", key], link.property)
         elif pending:
             owner = self.spill(owner, owner_node)
         if pending and owner[0] != "global":
@@ -799,7 +799,8 @@ class ExpressionLowering:
                 parts.append(node.name)
                 break
             if isinstance(node, nodes.MemberExpression):
-                dot = "?." if node.optional else "."
+                optional = node.optional or isinstance(node, _Present)
+                dot = "?." if optional else "."
                 key = node.property
                 if not node.computed:
                     assert isinstance(key, nodes.Identifier), "plain names are identifiers"
@@ -810,7 +811,7 @@ class ExpressionLowering:
                     inner = (
                         self.text(key) if not isinstance(key, nodes.Literal) else self.unit.source[key.start : key.end]
                     )
-                    parts.append(f"{'?.' if node.optional else ''}[{inner or '(intermediate value)'}]")
+                    parts.append(f"{'?.' if optional else ''}[{inner or '(intermediate value)'}]")
                 node = node.object
             elif isinstance(node, nodes.CallExpression):
                 parts.append("(...)")
@@ -831,16 +832,19 @@ class ExpressionLowering:
         return text if len(text) <= TEXT_LENGTH_MAX else None
 
 
+class _Present(nodes.MemberExpression):
+    """A member whose ``?.`` has found an object. Its text still shows the mark."""
+
+    __slots__ = ()
+
+
 def _without_optional(link: nodes.Expression) -> nodes.Expression:
     """The same link without its ``?.``, which has been dealt with."""
     if isinstance(link, nodes.MemberExpression):
-        return _Link(link.start, link.end, link.object, link.property, link.computed, False)
+        return _Present(link.start, link.end, link.object, link.property, link.computed, False)
     if isinstance(link, nodes.CallExpression):
         return nodes.CallExpression(link.start, link.end, link.callee, link.arguments, False)
     return link
-
-
-_Link = nodes.MemberExpression
 
 
 _METHODS: Final[dict[type[nodes.Node], str]] = {

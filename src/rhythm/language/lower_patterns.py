@@ -30,11 +30,13 @@ class PatternLowering(ExpressionLowering):
             target, nodes.ObjectPattern | nodes.ArrayPattern | nodes.AssignmentPattern
         ) else self.take_apart(target, value, text, declare)
 
-    def take_apart(self, target: nodes.Pattern, value: Node, text: str | None, declare: bool) -> None:
+    def take_apart(
+        self, target: nodes.Pattern, value: Node, text: str | None, declare: bool, *, nested: bool = False
+    ) -> None:
         if isinstance(target, nodes.AssignmentPattern):
             self.with_default(target, value, declare)
         elif isinstance(target, nodes.ObjectPattern):
-            self.take_object(target, value, text, declare)
+            self.take_object(target, value, text, declare, nested)
         else:
             assert isinstance(target, nodes.ArrayPattern), "the other patterns are leaves"
             self.take_array(target, value, text, declare)
@@ -57,7 +59,7 @@ class PatternLowering(ExpressionLowering):
             owner = self.spill(self.expression(member.object), member.object)
             key = None if not member.computed else self.spill(self.expression(member.property), member.property)
             return lambda value: self.emit("expr", self.set_property(member, owner, key, value), self.position(member))
-        return lambda value: self.take_apart(target, value, None, declare)
+        return lambda value: self.take_apart(target, value, None, declare, nested=True)
 
     def with_default(self, pattern: nodes.AssignmentPattern, value: Node, declare: bool) -> None:
         self.take(pattern.left, self.default_value(pattern, value), None, declare=declare)
@@ -75,9 +77,13 @@ class PatternLowering(ExpressionLowering):
         self.emit("if", [[is_undefined, arm]], other, self.position(pattern))
         return ["slot", result]
 
-    def take_object(self, pattern: nodes.ObjectPattern, value: Node, text: str | None, declare: bool) -> None:
+    def take_object(
+        self, pattern: nodes.ObjectPattern, value: Node, text: str | None, declare: bool, nested: bool
+    ) -> None:
         held = self.spill(value, pattern)
-        self.emit("check_object", held, text, self.first_key(pattern), self.position(pattern))
+        key_known = self.first_key(pattern)
+        if not nested or key_known is None:  # Inside another pattern, V8 complains about reading the first key.
+            self.emit("check_object", held, text, key_known, self.position(pattern))
         taken: list[Node] = []
         for item in pattern.properties:
             if isinstance(item, nodes.RestElement):
@@ -85,7 +91,7 @@ class PatternLowering(ExpressionLowering):
                 store(["object_rest", held, taken])
                 continue
             if item.computed:
-                key: Node = self.spill(["unary", "key", self.expression(item.key)], item.key)
+                key: Node = self.spill_always(["unary", "key", self.expression(item.key)], item.key)
                 got: Node = ["get_index", held, key, None, self.position(item)]
             else:
                 name = item.key.name if isinstance(item.key, nodes.Identifier) else str(getattr(item.key, "value", ""))

@@ -254,7 +254,7 @@ class StatementLowering(PatternLowering):
         def handle() -> None:
             self.enter(scope)
             if clause.param is not None:
-                self.declare_pattern(clause.param, ["slot", caught], None)
+                self.declare_pattern(clause.param, ["slot", caught], ".catch")  # V8's name of such a value
             self.block(clause.body)
 
         self.emit("try", body, caught, self.collect(handle))
@@ -379,9 +379,9 @@ class StatementLowering(PatternLowering):
             if isinstance(node.left, nodes.VariableDeclaration):
                 assert node.scope is not None, "loops are resolved"
                 self.enter(node.scope)
-                self.declare_pattern(node.left.declarations[0].id, value, None)
+                self.declare_pattern(node.left.declarations[0].id, value, ".for")  # V8's name of such a value
             else:
-                self.assign_pattern(node.left, value, None)
+                self.assign_pattern(node.left, value, ".for")
             self.statement(node.body)
 
         self.targets.append(target)

@@ -14,6 +14,7 @@ those that look at single expressions are in ``checks``. Nothing here raises for
 from __future__ import annotations
 
 import difflib
+import itertools
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -27,6 +28,9 @@ from rhythm.language.parser_expressions import pattern_names
 
 WORKFLOW_PARAMETERS_MAX: Final = 2
 _SIMILAR: Final = 0.6  #: how alike a name must be to be suggested
+_SUGGESTIONS_MAX: Final = 20  #: names of one file that are compared with others
+_CANDIDATES_MAX: Final = 1_000  #: others that one name is compared with
+_SUGGESTED_LENGTH_MAX: Final = 100  #: characters of a name worth comparing
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,8 +56,9 @@ class _Resolver(Checks):
         self.info: FunctionInfo = None  # type: ignore[assignment]  # as above
         self.clock = 0  # evaluation order
         self.loop_depth = 0
-        self.case: int | None = None  # which case of a switch is being visited
-        self.switch_cases: dict[Binding, int] = {}
+        self.cases: tuple[nodes.SwitchCase, ...] = ()  # those of this function being visited, outer before inner
+        self.switch_cases: dict[Binding, nodes.SwitchCase] = {}  # where a switch's names are declared
+        self.suggestions = 0
         self.unsure_names: set[str] = set()  # seen in parts that could not be parsed
         self.unclear = False
         self.top_level = True
@@ -177,8 +182,8 @@ class _Resolver(Checks):
                 binding = self.declare(name, declaration.kind)
                 if declarator.id is name:
                     binding.initialiser = declarator.init
-                if self.case is not None and self.scope.kind == "switch":
-                    self.switch_cases[binding] = self.case
+                if self.scope.kind == "switch":
+                    self.switch_cases[binding] = self.cases[-1]
 
     def hoist(self, scope: Scope) -> None:
         for function in scope.functions:
@@ -290,7 +295,7 @@ class _Resolver(Checks):
                 info = info.parent
         initialised = binding.initialised_at >= 0
         if initialised and binding in self.switch_cases:
-            initialised = self.case == self.switch_cases[binding]
+            initialised = self.switch_cases[binding] in self.cases
         if initialised:
             return
         if same_function and binding.kind in ("let", "const") and binding not in self.switch_cases:
@@ -324,13 +329,18 @@ class _Resolver(Checks):
             self.report.error("F301", f"`{name}` is not defined", node.start, node.end, self.suggestion(name))
 
     def suggestion(self, name: str) -> str:
-        visible: set[str] = set(names.GLOBAL_NAMES)
-        scope: Scope | None = self.scope
-        while scope is not None:
-            visible.update(scope.bindings)
-            scope = scope.parent
-        similar = difflib.get_close_matches(name[:100], sorted(visible), 1, _SIMILAR)
-        return f"did you mean `{similar[0]}`?" if similar else "declare it with `let` or `const`"
+        self.suggestions += 1
+        if self.suggestions <= _SUGGESTIONS_MAX and len(name) <= _SUGGESTED_LENGTH_MAX:
+            visible: set[str] = set(names.GLOBAL_NAMES)
+            scope: Scope | None = self.scope
+            while scope is not None:
+                visible.update(itertools.islice(scope.bindings, _CANDIDATES_MAX))
+                scope = scope.parent
+            candidates = [other for other in sorted(visible) if len(other) <= _SUGGESTED_LENGTH_MAX]
+            similar = difflib.get_close_matches(name, candidates[:_CANDIDATES_MAX], 1, _SIMILAR)
+            if similar:
+                return f"did you mean `{similar[0]}`?"
+        return "declare it with `let` or `const`"
 
     # --- functions ----------------------------------------------------------------------------------------------------
 
@@ -354,8 +364,8 @@ class _Resolver(Checks):
     def visit_function(
         self, info: FunctionInfo, params: list[nodes.Pattern], body: nodes.BlockStatement | nodes.Expression
     ) -> Scope:
-        outer = (self.info, self.loop_depth, self.case)
-        self.info, self.loop_depth, self.case = info, 0, None
+        outer = (self.info, self.loop_depth, self.cases)
+        self.info, self.loop_depth, self.cases = info, 0, ()
         self.functions.append(info)
         try:
             with self.new_scope("params") as scope:
@@ -374,16 +384,14 @@ class _Resolver(Checks):
                     self.expression(body)
             return scope
         finally:
-            self.info, self.loop_depth, self.case = outer
+            self.info, self.loop_depth, self.cases = outer
 
     # --- statements ---------------------------------------------------------------------------------------------------
 
     def block(self, node: nodes.BlockStatement, kind: ScopeKind = "block") -> None:
         with self.new_scope(kind) as scope:
             node.scope = scope
-            outer_case, self.case = self.case, None
             self.declare_list(node.body)
-            self.case = outer_case
             self.hoist(scope)
             self.statements(node.body)
 
@@ -496,21 +504,21 @@ class _Resolver(Checks):
     def switch_statement(self, node: nodes.SwitchStatement) -> None:
         self.expression(node.discriminant)
         self.check_cases(node)
-        outer = self.case
+        outer = self.cases
         with self.new_scope("switch") as scope:
             node.scope = scope
-            for number, case in enumerate(node.cases):
-                self.case = number
+            for case in node.cases:
+                self.cases = (*outer, case)
                 self.declare_list(case.consequent)
-            self.case = None
+            self.cases = outer
             self.hoist(scope)
             for case in node.cases:
                 if case.test is not None:
                     self.expression(case.test)
-            for number, case in enumerate(node.cases):
-                self.case = number
+            for case in node.cases:
+                self.cases = (*outer, case)
                 self.statements(case.consequent)
-        self.case = outer
+        self.cases = outer
 
     def labeled_statement(self, node: nodes.LabeledStatement) -> None:
         self.statement(node.body)
