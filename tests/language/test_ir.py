@@ -38,7 +38,7 @@ workflow(ctx, {x, ...y}) {
   return [x, f, n, "k" in y, y instanceof Error, (n, x)]
 }
 """
-HASH = "055e389f6e7c2ed810aa3e12a146e2aa40f5fd783b18eb1aae0d435f72807f0f"
+HASH = "6ce0e9d3cf216866932aeca2360dc2b6367e1a85eb085c1b1dc48ac8b172626f"
 
 #: (format, version): when a format's fingerprint changes, its version must be bumped, and a line added here.
 IR_FORMATS = {("988d2262d424e97f", 1)}

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator
+from itertools import islice
 from types import FunctionType
 from typing import Any, Final, NoReturn
 
@@ -26,7 +27,9 @@ from rhythm.language.values_map import (
 )
 from rhythm.language.values_types import (
     ARRAY_LENGTH_MAX,
+    HOLES,
     METHODS,
+    MISSING,
     OBJECT_PROTOTYPE_METHODS,
     OBJECT_PROTOTYPE_NAMES,
     UNDEFINED,
@@ -117,7 +120,7 @@ def get_member(owner: Value, name: str, text: str | None) -> Value:
         return _error_member(owner, name)
     if owner is None or kind is Undefined:
         throw_type_error(f"Cannot read properties of {describe(owner)} (reading '{name}')")
-    if kind is FunctionType or isinstance(owner, NativeFunction):
+    if _is_function(owner):
         return _function_member(owner, name)
     if kind is Namespace:
         found = owner.members.get(name, UNDEFINED)
@@ -167,7 +170,7 @@ def _function_member(function: Value, name: str) -> Value:
 
 
 def _refuse_holes() -> NoReturn:
-    raise UnsupportedError("Array(n) must be filled at once: Array(n).fill(value) or Array.from(Array(n), f)")
+    raise UnsupportedError(HOLES)
 
 
 def get_index(owner: Value, key: Value, text: str | None) -> Value:
@@ -185,9 +188,13 @@ def get_index(owner: Value, key: Value, text: str | None) -> Value:
         name = key
     else:
         if owner is None or kind is Undefined:
-            throw_type_error(f"Cannot read properties of {describe(owner)} (reading '{describe(key)}')")
+            throw_type_error(f"Cannot read properties of {describe(owner)}{_shown_key('reading', key)}")
         name = to_property_key(key)
     return get_member(owner, name, text)
+
+
+def _shown_key(doing: str, key: Value) -> str:
+    return "" if _is_reference(key) else f" ({doing} '{describe(key)}')"
 
 
 # Writing ------------------------------------------------------------------------------------------
@@ -235,9 +242,9 @@ def set_member(owner: Value, name: str, value: Value, text: str | None) -> Value
 def describe_kind(value: Value) -> str:
     """What a value is, for our own messages."""
     kind = value.__class__
-    if kind is FunctionType or isinstance(value, NativeFunction):
+    if _is_function(value):
         return "a function"
-    names = {JSMap: "a Map", JSSet: "a Set", EmptySlots: "an array with holes"}
+    names = {JSMap: "a Map", JSSet: "a Set", EmptySlots: "an array with holes", Namespace: "a builtin object"}
     return names.get(kind, f"a {kind.__name__.removeprefix('JS')}")
 
 
@@ -279,7 +286,7 @@ def set_index(owner: Value, key: Value, value: Value, text: str | None) -> Value
         name = key
     else:
         if owner is None or owner is UNDEFINED:
-            throw_type_error(f"Cannot set properties of {describe(owner)} (setting '{describe(key)}')")
+            throw_type_error(f"Cannot set properties of {describe(owner)}{_shown_key('setting', key)}")
         name = to_property_key(key)
     return set_member(owner, name, value, text)
 
@@ -302,6 +309,8 @@ def delete_member(owner: Value, name: str, text: str | None = None) -> bool:
             throw_type_error(f"Cannot delete property '{name}' of {describe_target(owner)}")
         if kind is list and index is not None and index < len(owner):
             raise UnsupportedError("deleting an element would leave a hole; use splice, or set it to undefined")
+    elif kind is Namespace or _is_function(owner):
+        raise UnsupportedError(f"`{name}` cannot be deleted from {describe_kind(owner)}")
     return True
 
 
@@ -338,8 +347,12 @@ def has_property(key: Value, owner: Value) -> bool:
             or name in METHODS[JSError]
             or name in OBJECT_PROTOTYPE_NAMES
         )
-    if kind is Builtin or kind is Namespace:
+    if kind is Namespace:
         return name in owner.members or name in OBJECT_PROTOTYPE_NAMES
+    if _is_function(owner):
+        raise UnsupportedError("`in` of a function is not available in flows")
+    if kind is EmptySlots:
+        _refuse_holes()
     return (
         name in METHODS.get(kind, {}) or name in OBJECT_PROTOTYPE_NAMES or (name == "size" and kind in (JSMap, JSSet))
     )
@@ -358,13 +371,13 @@ def call(function: Value, text: str | None, *arguments: Value) -> Value:
 
 
 def _shown(value: Value) -> str:
-    return (
-        f'"{value}"'
-        if value.__class__ is str
-        else describe(value)
-        if not _is_reference(value)
-        else "(intermediate value)"
-    )
+    if _is_reference(value):
+        return "(intermediate value)"
+    return f'"{value}"' if value.__class__ is str else describe(value)
+
+
+def _is_function(value: Value) -> bool:
+    return value.__class__ is FunctionType or isinstance(value, NativeFunction)
 
 
 def _is_reference(value: Value) -> bool:
@@ -375,14 +388,18 @@ def call_method(owner: Value, name: str, text: str | None, *arguments: Value) ->
     """``owner.name(...)``."""
     kind = owner.__class__
     if kind is dict:
-        found = owner.get(name, UNDEFINED)
-        if found is not UNDEFINED or name in owner:
+        found = owner.get(name, MISSING)
+        if found is not MISSING:
+            if found.__class__ is FunctionType:
+                return found(*arguments)
             return call(found, text, *arguments)
     elif kind is JSError and name in owner.props:
         return call(owner.props[name], text, *arguments)
-    method = METHODS.get(kind, {}).get(name)
-    if method is not None:
-        return method(owner, *arguments)
+    methods = METHODS.get(kind)
+    if methods is not None:
+        method = methods.get(name)
+        if method is not None:
+            return method(owner, *arguments)
     return call(get_member(owner, name, text), text, *arguments)
 
 
@@ -413,7 +430,7 @@ def instance_of(value: Value, constructor: Value) -> bool:
         if test is not None:
             return test(value)
         throw_type_error("Function has non-object prototype 'undefined' in instanceof check")
-    if constructor.__class__ is FunctionType or isinstance(constructor, NativeFunction):
+    if _is_function(constructor):
         raise UnsupportedError("`instanceof` works with builtin constructors only; keep a field that says what it is")
     if constructor.__class__ in (str, float, bool, Undefined) or constructor is None:
         throw_type_error("Right-hand side of 'instanceof' is not an object")
@@ -454,12 +471,12 @@ def _not_iterable_text(value: Value) -> str:
         return describe(value)
     if kind is float:
         return f"number {describe(value)}"
-    return "object" if kind is not FunctionType and not isinstance(value, NativeFunction) else "function"
+    return "function" if _is_function(value) else "object"
 
 
 def iterate(value: Value, text: str | None) -> Iterator[Value]:
     """The values of an iterable; an array is read live."""
-    if value.__class__ is list:
+    if value.__class__ is list or (value.__class__ is str and value.isascii()):
         return iter(value)
     return for_of_iterator(value, text).drain()
 
@@ -474,7 +491,7 @@ def spread_into_list(target: list[Value], value: Value, text: str | None) -> Non
     if value.__class__ is list:
         target.extend(value)
     else:
-        target.extend(iterate(value, text))
+        target.extend(islice(iterate(value, text), ARRAY_LENGTH_MAX + 1))
     if len(target) > ARRAY_LENGTH_MAX:
         raise LimitError(f"an array has more than {ARRAY_LENGTH_MAX} elements")
 

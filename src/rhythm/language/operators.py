@@ -13,8 +13,9 @@ from typing import Any, Final
 
 from rhythm.language.numbers import number_to_string, string_to_number, to_int32, to_uint32
 from rhythm.language.numbers_pow import power_of
-from rhythm.language.values_map import JSMap, JSSet
+from rhythm.language.values_map import ITERATOR_TAGS, JSIterator, JSMap, JSSet
 from rhythm.language.values_types import (
+    HOLES,
     NODE_STRING_LENGTH_MAX,
     OBJECT_TAGS,
     STRING_LENGTH_MAX,
@@ -22,6 +23,7 @@ from rhythm.language.values_types import (
     JSDate,
     JSError,
     LimitError,
+    Namespace,
     NativeFunction,
     Undefined,
     UnsupportedError,
@@ -183,7 +185,17 @@ def default_text(value: Value) -> str:
         return str(text(value))
     if kind is FunctionType or isinstance(value, NativeFunction):
         raise UnsupportedError("the text of a function is not available; functions cannot be turned into strings")
-    return f"[object {OBJECT_TAGS.get(kind, 'Object')}]"
+    return f"[object {tag_of(value)}]"
+
+
+def tag_of(value: Value) -> str:
+    """X of "[object X]"."""
+    kind = value.__class__
+    if kind is Namespace:
+        return str(value.name)
+    if kind is JSIterator:
+        return f"{ITERATOR_TAGS.get(value.target.__class__, 'Array')} Iterator"
+    return OBJECT_TAGS.get(kind, "Object")
 
 
 def to_property_key(value: Value) -> str:
@@ -363,7 +375,7 @@ def strict_eq(a: Value, b: Value) -> bool:
 
 
 def _refuse_holes() -> None:
-    raise UnsupportedError("Array(n) must be filled at once: Array(n).fill(value) or Array.from(Array(n), f)")
+    raise UnsupportedError(HOLES)
 
 
 def eq(a: Value, b: Value) -> bool:

@@ -179,6 +179,8 @@ ITERATOR_KINDS: Final = frozenset(
         HOLE_VALUES,
     }
 )
+#: X of "[object X Iterator]", by the class of the target; the others are arrays.
+ITERATOR_TAGS: Final[dict[type, str]] = {str: "String", JSMap: "Map", JSSet: "Set"}
 _COLLECTION_KINDS: Final = frozenset({COLLECTION_KEYS, COLLECTION_VALUES, COLLECTION_ENTRIES})
 
 

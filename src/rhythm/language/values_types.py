@@ -284,6 +284,10 @@ class JSDate:
         return f"<Date {self.ms!r}>"
 
 
+#: Why a value of Array(n) is refused.
+HOLES: Final = "Array(n) must be filled at once: Array(n).fill(value) or Array.from(Array(n), f)"
+
+
 class EmptySlots:
     """What ``Array(n)`` gives: n holes. Only ``fill``, ``keys``, ``join``, spreading, iterating and
     ``Array.from`` accept it, and they give a real array; anything else is an UnsupportedError."""
@@ -343,6 +347,7 @@ _active = threading.local()
 def set_current_realm(realm: RealmView | None) -> None:
     """Names the realm of this thread; the engine calls it around an activation."""
     _active.realm = realm
+    _active.joining = set()
 
 
 def current_realm() -> Any:
@@ -350,6 +355,12 @@ def current_realm() -> Any:
     realm = getattr(_active, "realm", None)
     assert realm is not None, "a builtin that needs a realm ran outside an activation"
     return realm
+
+
+def joining_arrays() -> set[int]:
+    """Ids of the arrays that join() is at work on, on this thread; every activation begins with none."""
+    found: set[int] = _active.__dict__.setdefault("joining", set())
+    return found
 
 
 def flow_stack(first_line: str) -> str:

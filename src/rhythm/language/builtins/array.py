@@ -7,12 +7,10 @@ length is read at the start, elements when their turn comes.
 
 from __future__ import annotations
 
-import threading
-from collections.abc import Callable
 from itertools import islice
-from typing import Final
 
-from rhythm.language.builtins.support import callback, integer, relative, takes_at_most, unsupported
+from rhythm.language.builtins.sorting import check_comparison, sort_items
+from rhythm.language.builtins.support import callback, check_length, integer, relative, takes_at_most, unsupported
 from rhythm.language.members import iterate, spread_into_list
 from rhythm.language.operators import DEFAULT_TEXT, describe, same_value_zero, strict_eq, to_number, to_string, too_long
 from rhythm.language.values_map import (
@@ -27,27 +25,21 @@ from rhythm.language.values_map import (
 )
 from rhythm.language.values_types import (
     ARRAY_LENGTH_MAX,
+    HOLES,
     STRING_LENGTH_MAX,
     UNDEFINED,
     Builtin,
     EmptySlots,
-    JSThrow,
-    LimitError,
     UnsupportedError,
     Value,
+    is_callable,
+    joining_arrays,
     register_methods,
     throw_range_error,
     throw_type_error,
 )
 
 Array = list[Value]
-RUN_MAX: Final = 63  #: Arrays up to this length are sorted by insertion alone, as V8 does.
-
-
-def check_length(length: int) -> None:
-    """Refuses an array that is too long."""
-    if length > ARRAY_LENGTH_MAX:
-        raise LimitError(f"an array has more than {ARRAY_LENGTH_MAX} elements")
 
 
 # Adding and removing ------------------------------------------------------------------------------
@@ -135,9 +127,10 @@ def _concat(array: Array, *items: Value) -> Array:
     result = array[:]
     for item in items:
         if item.__class__ is list:
+            check_length(len(result) + len(item))
             result += item
         elif item.__class__ is EmptySlots:
-            raise UnsupportedError("Array(n) must be filled at once: Array(n).fill(value) or Array.from(Array(n), f)")
+            raise UnsupportedError(HOLES)
         else:
             result.append(item)
     check_length(len(result))
@@ -158,6 +151,8 @@ def _flatten(target: Array, source: Array, depth: float) -> None:
     for item in source:
         if item.__class__ is list and depth > 0:
             _flatten(target, item, depth - 1)
+        elif item.__class__ is EmptySlots:
+            raise UnsupportedError(HOLES)
         else:
             target.append(item)
     check_length(len(target))
@@ -170,13 +165,10 @@ def _flat(array: Array, depth: Value = UNDEFINED, *_: Value) -> Array:
 
 
 def _flat_map(array: Array, function: Value = UNDEFINED, *_: Value) -> Array:
+    if not is_callable(function):
+        throw_type_error("flatMap mapper function is not callable")
     result: Array = []
-    for item in _map(array, function):
-        if item.__class__ is list:
-            result += item
-        else:
-            result.append(item)
-    check_length(len(result))
+    _flatten(result, _map(array, function), 1.0)
     return result
 
 
@@ -311,6 +303,8 @@ def _fold(array: Array, arguments: tuple[Value, ...], places: range) -> Value:
 
 
 def _index_of(array: Array, item: Value = UNDEFINED, start: Value = UNDEFINED, *_: Value) -> float:
+    if item.__class__ is str and start is UNDEFINED:  # Only a string equals a string; others are not so simple.
+        return float(array.index(item)) if item in array else -1.0
     for index in range(relative(start, len(array), 0), len(array)):
         if strict_eq(array[index], item):
             return float(index)
@@ -332,6 +326,8 @@ def _last_index_of(array: Array, *arguments: Value) -> float:
 
 
 def _includes(array: Array, item: Value = UNDEFINED, start: Value = UNDEFINED, *_: Value) -> bool:
+    if item.__class__ is str and start is UNDEFINED:
+        return item in array
     return any(same_value_zero(array[index], item) for index in range(relative(start, len(array), 0), len(array)))
 
 
@@ -344,111 +340,26 @@ def _at(array: Array, index: Value = UNDEFINED, *_: Value) -> Value:
 # Sorting ------------------------------------------------------------------------------------------
 
 
-def _sorted(array: Array, compare: Value) -> Array:
-    items = [item for item in array if item is not UNDEFINED]
-    missing = len(array) - len(items)
-    if compare is UNDEFINED:
-        texts = [item if item.__class__ is str else to_string(item) for item in items]
-        order = sorted(range(len(items)), key=texts.__getitem__)  # compares plain strings only
-        items = [items[place] for place in order]
-    else:
-        items = _merge_sort(items, callback(compare))
-    return items + [UNDEFINED] * missing
-
-
-def _merge_sort(items: Array, compare: Callable[..., Value]) -> Array:
-    """Stable; calls the comparison from Python only.
-
-    Up to RUN_MAX elements exactly V8's order of comparisons, which an inconsistent function can see: one run,
-    completed by binary insertion. Longer arrays are merged from such runs.
-    """
-    length = len(items)
-    for first in range(0, length, RUN_MAX):
-        _sort_run(items, first, min(first + RUN_MAX, length), compare)
-    width = RUN_MAX
-    while width < length:
-        merged: Array = []
-        for first in range(0, length, 2 * width):
-            merged += _merge(items[first : first + width], items[first + width : first + 2 * width], compare)
-        items = merged
-        width *= 2
-    return items
-
-
-def _before(result: Value) -> bool:
-    if result.__class__ is not float:
-        result = to_number(result)
-    return bool(result < 0.0)
-
-
-def _sort_run(items: Array, first: int, last: int, compare: Callable[..., Value]) -> None:
-    """Sorts items[first:last]: the run at its beginning, turned round if it descends, then binary insertion."""
-    if last - first < 2:
-        return
-    end = first + 2
-    descending = _before(compare(items[first + 1], items[first]))
-    while end < last and _before(compare(items[end], items[end - 1])) is descending:
-        end += 1
-    if descending:
-        items[first:end] = items[first:end][::-1]
-    for index in range(end, last):
-        pivot = items[index]
-        low, high = first, index
-        while low < high:
-            middle = low + ((high - low) >> 1)
-            if _before(compare(pivot, items[middle])):
-                high = middle
-            else:
-                low = middle + 1
-        items[low + 1 : index + 1] = items[low:index]
-        items[low] = pivot
-
-
-def _merge(left: Array, right: Array, compare: Callable[..., Value]) -> Array:
-    merged: Array = []
-    i = j = 0
-    while i < len(left) and j < len(right):
-        if _before(compare(right[j], left[i])):
-            merged.append(right[j])
-            j += 1
-        else:
-            merged.append(left[i])
-            i += 1
-    merged += left[i:]
-    merged += right[j:]
-    return merged
-
-
-def _check_comparison(compare: Value) -> None:
-    if compare is not UNDEFINED:
-        try:
-            callback(compare)
-        except JSThrow:
-            throw_type_error("The comparison function must be either a function or undefined")
-
-
 def _sort(array: Array, compare: Value = UNDEFINED, *_: Value) -> Array:
-    _check_comparison(compare)
+    check_comparison(compare)
     length = len(array)
-    ordered = _sorted(array, compare)
+    ordered = sort_items(array, compare)
     array[:length] = ordered
     return array
 
 
 def _to_sorted(array: Array, compare: Value = UNDEFINED, *_: Value) -> Array:
-    _check_comparison(compare)
-    return _sorted(array, compare)
+    check_comparison(compare)
+    return sort_items(array, compare)
 
 
 # Text ---------------------------------------------------------------------------------------------
-
-_joining = threading.local()
 
 
 def join(array: Array, separator: Value = UNDEFINED, *_: Value) -> str:
     """``array.join(separator)``; an array inside itself counts as empty."""
     glue = "," if separator is UNDEFINED else separator if separator.__class__ is str else to_string(separator)
-    active: set[int] = _joining.__dict__.setdefault("arrays", set())
+    active = joining_arrays()
     if id(array) in active:
         return ""
     active.add(id(array))
@@ -493,6 +404,9 @@ def _holes_join(slots: EmptySlots, separator: Value = UNDEFINED, *_: Value) -> s
     return join([UNDEFINED] * slots.length, separator)
 
 
+DEFAULT_TEXT[EmptySlots] = _holes_join
+
+
 def _holes_fill(
     slots: EmptySlots, value: Value = UNDEFINED, start: Value = UNDEFINED, end: Value = UNDEFINED, *_: Value
 ) -> Array:
@@ -529,9 +443,8 @@ def _array(*arguments: Value) -> Value:
 def _from(source: Value = UNDEFINED, function: Value = UNDEFINED, *_: Value) -> Array:
     if source is None or source is UNDEFINED:
         throw_type_error(
-            f"{describe(source)} is not iterable"
-            if source is UNDEFINED
-            else "object null is not iterable (cannot read property Symbol(Symbol.iterator))"
+            f"{'undefined' if source is UNDEFINED else 'object null'} is not iterable "
+            "(cannot read property Symbol(Symbol.iterator))"
         )
     f = None if function is UNDEFINED else callback(function)
     kind = source.__class__

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from rhythm.language.builtins.support import unsupported
 from rhythm.language.members import index_of, iterate, own_keys, own_value, set_member, spread_into_object
-from rhythm.language.operators import describe, is_object, same_value, to_property_key
+from rhythm.language.operators import describe, is_object, same_value, tag_of, to_property_key
 from rhythm.language.values_types import (
-    OBJECT_TAGS,
     UNDEFINED,
     Builtin,
     JSError,
@@ -39,7 +38,7 @@ def _object_text(value: Value, *_: Value) -> str:
         return "[object Undefined]"
     if value is None:
         return "[object Null]"
-    return f"[object {OBJECT_TAGS.get(value.__class__, 'Object')}]"
+    return f"[object {tag_of(value)}]"
 
 
 def _enumerable(value: Value, key: Value = UNDEFINED, *_: Value) -> bool:

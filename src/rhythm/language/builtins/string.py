@@ -7,11 +7,12 @@ import unicodedata
 from collections.abc import Callable
 from typing import Any
 
-from rhythm.language.builtins.support import callback, integer, relative, unsupported
-from rhythm.language.numbers import WHITESPACE, to_uint32
+from rhythm.language.builtins.support import callback, check_length, integer, relative, unsupported
+from rhythm.language.numbers import WHITESPACE, number_to_string, to_uint32
 from rhythm.language.operators import to_number, to_string, too_long
 from rhythm.language.units import to_units
 from rhythm.language.values_types import (
+    ARRAY_LENGTH_MAX,
     STRING_LENGTH_MAX,
     UNDEFINED,
     Builtin,
@@ -151,7 +152,7 @@ def _repeat(text: str, count: Value = UNDEFINED, *_: Value) -> str:
     if not text:
         return ""
     if len(text) * times > STRING_LENGTH_MAX:
-        too_long(int(len(text) * times))
+        too_long(int(min(len(text) * times, 2.0**53)))
     return text * int(times)
 
 
@@ -241,7 +242,12 @@ def _split(text: str, separator: Value = UNDEFINED, limit: Value = UNDEFINED, *_
         return []
     if glue is None:
         return [text]
-    parts: list[Value] = list(text) if glue == "" else [*text.split(glue)]
+    if glue == "":
+        check_length(min(len(text), most))
+        return list(text[:most])
+    if most > ARRAY_LENGTH_MAX and len(text) > ARRAY_LENGTH_MAX:
+        check_length(text.count(glue) + 1)
+    parts: list[Value] = [*text.split(glue, min(most, ARRAY_LENGTH_MAX))]
     return parts[:most]
 
 
@@ -257,6 +263,7 @@ def _to_well_formed(text: str, *_: Value) -> str:
     return _LONE.sub("\ufffd", text)
 
 
+_MARKUP = "anchor big blink bold fixed fontcolor fontsize italics link small strike sub sup".split()
 _LOCALE = unsupported(
     "methods that depend on a locale are not available in flows; compare with < and >, format in a task"
 )
@@ -286,7 +293,7 @@ register_methods(
         "trimEnd": _trim_end, "trimLeft": _trim_start, "trimRight": _trim_end, "trimStart": _trim_start,
         "valueOf": lambda text, *_: text, "localeCompare": _LOCALE, "toLocaleLowerCase": _LOCALE,
         "toLocaleUpperCase": _LOCALE, "toLocaleString": lambda text, *_: text, "match": _PATTERN, "matchAll": _PATTERN,
-        "search": _PATTERN,
+        "search": _PATTERN, **dict.fromkeys(_MARKUP, unsupported("string methods that write HTML are not available")),
     },
 )  # fmt: skip
 
@@ -304,7 +311,7 @@ def _from_code_point(*codes: Value) -> str:
     for code in codes:
         number = to_number(code)
         if not 0 <= number <= 0x10FFFF or number != int(number):
-            throw_range_error(f"Invalid code point {to_string(code)}")
+            throw_range_error(f"Invalid code point {number_to_string(number)}")
         characters.append(chr(int(number)))
     return to_units("".join(characters))
 
@@ -315,6 +322,7 @@ STRING = Builtin(
     construct=unsupported("`new String` is not available in flows; write String(value)"),
     is_instance=lambda value: False,
     members={
+        "raw": Builtin("String.raw", unsupported("String.raw is not available in flows; write an ordinary string")),
         "fromCharCode": Builtin("String.fromCharCode", _from_char_code),
         "fromCodePoint": Builtin("String.fromCodePoint", _from_code_point),
     },

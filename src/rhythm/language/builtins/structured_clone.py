@@ -8,14 +8,17 @@ from typing import NoReturn
 from rhythm.language.operators import describe
 from rhythm.language.values_map import JSMap, JSSet
 from rhythm.language.values_types import (
-    UNDEFINED,
+    HOLES,
     Builtin,
+    EmptySlots,
     JSDate,
     JSError,
     JSThrow,
     NativeFunction,
     Undefined,
+    UnsupportedError,
     Value,
+    throw_type_error,
 )
 
 _CLONED_KINDS = frozenset(
@@ -28,7 +31,8 @@ def _refuse(value: Value) -> NoReturn:
     shown = "function" if is_function else describe(value)
     error = JSError("Error", f"{shown} could not be cloned.", header=f"DataCloneError: {shown} could not be cloned.")
     error.props["name"] = "DataCloneError"
-    error.hidden = error.hidden | {"name"}
+    error.props["code"] = 25.0
+    error.hidden = error.hidden | {"name", "code"}
     raise JSThrow(error)
 
 
@@ -60,6 +64,8 @@ def _clone(value: Value, seen: dict[int, Value]) -> Value:
         return collection
     if kind is JSError:
         return _clone_error(value, seen)
+    if kind is EmptySlots:
+        raise UnsupportedError(HOLES)
     _refuse(value)
 
 
@@ -73,4 +79,10 @@ def _clone_error(error: JSError, seen: dict[int, Value]) -> JSError:
     return copy
 
 
-STRUCTURED_CLONE = Builtin("structuredClone", lambda value=UNDEFINED, *_: _clone(value, {}))
+def _structured_clone(*arguments: Value) -> Value:
+    if not arguments:
+        throw_type_error("The value argument must be specified")
+    return _clone(arguments[0], {})
+
+
+STRUCTURED_CLONE = Builtin("structuredClone", _structured_clone)

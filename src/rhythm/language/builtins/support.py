@@ -9,7 +9,15 @@ from typing import Any, NoReturn
 
 from rhythm.language.numbers import clamp_index, to_integer
 from rhythm.language.operators import describe, to_number
-from rhythm.language.values_types import UNDEFINED, NativeFunction, UnsupportedError, Value, throw_type_error
+from rhythm.language.values_types import (
+    ARRAY_LENGTH_MAX,
+    UNDEFINED,
+    LimitError,
+    NativeFunction,
+    UnsupportedError,
+    Value,
+    throw_type_error,
+)
 
 
 def callback(function: Value) -> Callable[..., Value]:
@@ -18,8 +26,7 @@ def callback(function: Value) -> Callable[..., Value]:
         return function
     if isinstance(function, NativeFunction):
         return function.call
-    shown = f'"{function}"' if function.__class__ is str else describe(function)
-    throw_type_error(f"{shown} is not a function")
+    throw_type_error(f"{describe(function)} is not a function")
 
 
 def takes_at_most(function: Value, count: int) -> bool:
@@ -32,6 +39,12 @@ def takes_at_most(function: Value, count: int) -> bool:
     code = function.__code__
     parameters: int = code.co_argcount
     return parameters <= count and (not code.co_flags & CO_VARARGS or code.co_varnames[parameters] == "_")
+
+
+def check_length(length: int) -> None:
+    """Refuses an array that is too long."""
+    if length > ARRAY_LENGTH_MAX:
+        raise LimitError(f"an array has more than {ARRAY_LENGTH_MAX} elements")
 
 
 def relative(value: Value, length: int, default: int) -> int:
