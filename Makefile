@@ -6,6 +6,7 @@
 #   make imports   who may import whom, as architecture has it
 #   make types     mypy --strict on src/
 #   make format    rewrites the files as `make lint` wants them
+#   make faults    a fault at every passing of every named place (SCALE=1 times the work of `make test`)
 #   make bench     measures this machine
 #   make clean     removes .venv and what tools left behind; keeps data (.rhythm)
 
@@ -17,7 +18,7 @@ BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
 TEST_PROCESSES ?= 2
 
-.PHONY: help run test lint imports types format bench clean check-node
+.PHONY: help run test faults lint imports types format bench clean check-node
 
 help:
 	@sed -n 's/^#   \(make .*\)/\1/p' Makefile
@@ -41,6 +42,9 @@ types: $(STAMP)
 format: $(STAMP)
 	$(BIN)/ruff check --fix-only --quiet .
 	$(BIN)/ruff format .
+
+faults: $(STAMP)
+	RHYTHM_FAULT_SCALE=$(or $(SCALE),1) $(BIN)/python -m pytest -q -n $(TEST_PROCESSES) --dist worksteal -rP tests/worker/test_fail_points.py
 
 bench: $(STAMP)
 	$(BIN)/python -m benchmarks

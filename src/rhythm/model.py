@@ -325,6 +325,7 @@ class ExchangeRequest:
     """Everything a worker has to say, and what it would take."""
 
     incarnation: uuid.UUID
+    epoch: int = 0  #: how often it has asked what it holds; exchanges of an earlier epoch are given up
     task_outcomes: Sequence[TaskOutcome] = ()
     workflow_commits: Sequence[WorkflowCommit] = ()
     continuations: Sequence[Continuation] = ()

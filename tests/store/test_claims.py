@@ -7,11 +7,13 @@ import json
 import uuid
 from typing import Any
 
+import asyncpg
 import pytest
 
-from rhythm.errors import IncarnationDead, InvalidInput
+from rhythm.errors import DatabaseUnavailable, IncarnationDead, InvalidInput
 from rhythm.model import Claim, TaskOutcome, TaskRegistration, new_id
-from tests.store.bench import ERROR, OK, Bench, Worker, child, suspend
+from rhythm.store.marshal import EXCHANGE, exchange_arguments
+from tests.store.bench import ERROR, OK, Bench, Worker, child, suspend, waiting_for_locks
 
 
 async def bury(bench: Bench, dead: Worker, survivor: Worker) -> None:
@@ -400,7 +402,7 @@ async def test_foreign_executions_at_the_head_of_the_queue_are_not_even_looked_a
         await bench.start_many(1000, "foreign", priority=-100)
     names = list(worker.registered.names.values())
     nulls = ", ".join(["null"] * 49)
-    arguments = f"'{worker.incarnation}', {nulls}, array[1], array{names}::int[], 40, 40, false, false, false"
+    arguments = f"'{worker.incarnation}', 0, {nulls}, array[1], array{names}::int[], 40, 40, false, false, false"
 
     async def pages_read() -> int:
         await bench.raw.execute("vacuum analyze rhythm.ready, rhythm.executions")
@@ -450,3 +452,22 @@ async def test_the_plan_of_a_claim_does_not_depend_on_statistics(bench: Bench, a
 
     assert "Index Scan using ready_pkey" in plan
     assert "Sort" not in plan
+
+
+async def test_asking_what_is_held_waits_for_a_lost_exchange_and_shuts_out_later_ones(bench: Bench) -> None:
+    """By hand: the exchange that was given up is still under way when the question comes."""
+    worker = await bench.worker("work")
+    first, second = await bench.start_many(2)
+    query, arguments = EXCHANGE, exchange_arguments(worker.request(task_limit=1))
+    other = await asyncpg.connect(bench.store.url)
+    async with other.transaction():
+        await other.fetchrow(query, *arguments)
+        asking = asyncio.create_task(bench.store.held(worker.incarnation, epoch=1))
+        await waiting_for_locks(bench, 1)
+    held = await asking
+    with pytest.raises(DatabaseUnavailable, match="given this exchange up"):
+        await worker.exchange(task_limit=1)
+    later = await worker.claim_one(epoch=1)
+    await other.close()
+
+    assert ([first], second) == ([c.id for c in held.claims], later.id)

@@ -14,7 +14,20 @@ import pytest
 from rhythm.errors import ExecutionFinished, ExecutionNotFound, InvalidInput, SignalRefused
 from rhythm.model import Claim, NewChild, NewTimer, TaskOutcome, new_id
 from rhythm.store.marshal import EXCHANGE, exchange_arguments, exchange_result
-from tests.store.bench import BEGINNING, ERROR, OK, Bench, Worker, child, continuation, end, group, suspend, timer
+from tests.store.bench import (
+    BEGINNING,
+    ERROR,
+    OK,
+    Bench,
+    Worker,
+    child,
+    continuation,
+    end,
+    group,
+    suspend,
+    timer,
+    waiting_for_locks,
+)
 
 
 @pytest.fixture
@@ -205,12 +218,6 @@ async def test_a_commit_that_waits_for_the_lock_of_a_delivery_sees_it(
     woken = await worker.claim_one()
 
     assert [tasks[1].operation] == [d.operation for d in woken.deliveries]
-
-
-async def waiting_for_locks(bench: Bench, count: int) -> None:
-    query = "select count(*) from pg_stat_activity where datname = current_database() and wait_event_type = 'Lock'"
-    while await bench.raw.fetchval(query) < count:  # noqa: ASYNC110 - the database has no event to wait for
-        await asyncio.sleep(0)
 
 
 async def test_many_workers_settle_the_children_of_one_parent_at_once(bench: Bench) -> None:

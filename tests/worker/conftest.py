@@ -6,7 +6,7 @@ import asyncio
 import time
 import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -96,6 +96,7 @@ class Shop:
     folder: Path
     client: rhythm.Client
     processes: Processes
+    others: list[Process] = field(default_factory=list)  #: whose output is shown as well when something is wrong
 
     def worker(self, *arguments: str, fail_point: str | None = None) -> Process:
         env = {"SHOP_URL": self.url}
@@ -120,7 +121,7 @@ class Shop:
             await asyncio.sleep(0.02)
 
     def logs(self) -> str:
-        return "\n".join(f"--- {p.pid}\n{p.output[-1500:]}" for p in self.processes.started)
+        return "\n".join(f"--- {p.pid}\n{p.output[-1500:]}" for p in [*self.processes.started, *self.others])
 
     async def begun(self, mark: str) -> None:
         await self.until(lambda: self.query("select 1 from ledger where order_id = $1", mark), f"{mark} has begun")

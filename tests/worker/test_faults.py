@@ -1,37 +1,16 @@
-"""Workers die, stop, and lose their connection at every named place: nothing is lost, nothing is doubled."""
+"""Workers die, stop and drain in the middle of their work: nothing is lost, nothing is doubled.
+
+Faults at every named place are in `test_fail_points.py`, a network that is cut in `test_partition.py`.
+"""
 
 from __future__ import annotations
 
 import asyncio
-import signal
 
 import pytest
 
 import rhythm
-from rhythm.worker.faults import POINTS
 from tests.worker.conftest import Shop
-
-
-@pytest.mark.parametrize("count", [1, 2, 5])
-@pytest.mark.parametrize("point", POINTS)
-async def test_a_worker_killed_at_any_point_loses_nothing(shop: Shop, point: str, count: int) -> None:
-    expected = await shop.start_orders(12)
-    first = shop.worker(fail_point=f"{point}:{count}:kill")
-
-    assert await asyncio.to_thread(first.wait) == -signal.SIGKILL, shop.logs()
-    shop.worker()
-
-    await shop.check(expected)
-
-
-@pytest.mark.parametrize("point", ["exchange_begun", "exchange_done"])
-@pytest.mark.parametrize("count", [1, 2, 3])
-async def test_a_lost_answer_is_neither_guessed_nor_sent_twice(shop: Shop, point: str, count: int) -> None:
-    expected = await shop.start_orders(12)
-    worker = shop.worker(fail_point=f"{point}:{count}:drop")
-
-    await shop.check(expected)
-    assert "its outcome is unknown" in worker.output
 
 
 async def test_a_worker_stopped_past_its_heartbeat_cannot_write(shop: Shop) -> None:

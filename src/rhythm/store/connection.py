@@ -21,6 +21,7 @@ from urllib.parse import parse_qsl, urlencode, urlsplit
 
 import asyncpg
 
+from rhythm import faults
 from rhythm.errors import (
     DatabaseUnavailable,
     ExecutionFinished,
@@ -39,6 +40,7 @@ CLOSE_TIMEOUT_SECONDS = 2.0
 IDLE_SECONDS_MAX = 300.0  #: after which a connection is not trusted to be alive still
 REPEATS_MAX = 5  #: of a call that Postgres rolled back for a reason that passes
 BACKOFF_FIRST_SECONDS = 0.1
+WRITE_TURNS = 5  #: of the event loop, after which what was written has left this process (fail points)
 BACKOFF_MAX_SECONDS = 5.0
 
 _PASSING = {"40001", "40P01"}  # serialization failure, deadlock: rolled back, may be repeated
@@ -119,6 +121,8 @@ def _translate_state(error: asyncpg.PostgresError, state: str, url: str) -> Exce
         return ExecutionFinished(message)
     if state == "RH005":
         return SignalRefused(message)
+    if state == "RH007":
+        return DatabaseUnavailable(message)
     if state == "RH006" or state[:2] == "22" or state == "23514":
         return InvalidInput(message)
     if state in _NO_SCHEMA:
@@ -226,6 +230,7 @@ class Database:
     def __init__(self, url: str, pool: Pool) -> None:
         self.url = url
         self._pool = pool
+        self._fail_point = faults.current()
 
     @classmethod
     async def connect(
@@ -289,6 +294,8 @@ class Database:
         for repeat in range(REPEATS_MAX + 1):
             try:
                 async with self._borrowed() as connection:
+                    if self._fail_point is not None:
+                        return await _call_or_fail(self._fail_point, connection, method, query, arguments)
                     return await getattr(connection, method)(query, *arguments)
             except Exception as error:
                 if repeat < REPEATS_MAX and getattr(error, "sqlstate", None) in _PASSING:
@@ -314,6 +321,37 @@ class Database:
             if translated is None:
                 raise
             raise translated from error
+
+
+async def _call_or_fail(
+    point: faults.FailPoint, connection: asyncpg.Connection, method: str, query: str, arguments: tuple[Any, ...]
+) -> Any:
+    """A call past its three fail points. Where the connection is dropped it raises as if the network had done it."""
+    name = faults.function_of(query)
+    if point.reached(f"{name}.before"):
+        raise _dropped(connection)
+    if point.watches(f"{name}.during"):
+        # prepared first, so that what is sent next is the call and nothing else
+        statement = await connection.prepare(query)
+        ask = statement.fetch if method == "execute" else getattr(statement, method)
+        call = asyncio.ensure_future(ask(*arguments))
+        for _ in range(WRITE_TURNS):
+            await asyncio.sleep(0)
+        if point.reached(f"{name}.during"):
+            error = _dropped(connection)
+            await asyncio.gather(call, return_exceptions=True)
+            raise error
+        result = await call
+    else:
+        result = await getattr(connection, method)(query, *arguments)
+    if point.reached(f"{name}.after"):
+        raise _dropped(connection)
+    return result
+
+
+def _dropped(connection: asyncpg.Connection) -> Exception:
+    connection.terminate()
+    return asyncpg.ConnectionDoesNotExistError("connection was dropped by a fail point")
 
 
 class _Borrowed:

@@ -254,7 +254,7 @@ _REPORTED = (
     "integer[], smallint[], text[], integer[], integer[], uuid[], "
     "integer[], integer[], integer, integer, boolean, boolean, boolean"
 )
-_TYPES = ["uuid", *(_REPORTED.split(", "))]
+_TYPES = ["uuid", "integer", *(_REPORTED.split(", "))]
 EXCHANGE = "select * from rhythm.exchange(" + ", ".join(f"${i}::{t}" for i, t in enumerate(_TYPES, 1)) + ")"  # noqa: S608 - built of constants
 
 
@@ -263,6 +263,7 @@ def exchange_arguments(request: ExchangeRequest) -> list[Any]:
     reports = Reports(request)
     return [
         request.incarnation,
+        request.epoch,
         *reports.arguments(),
         *commit_arguments([*request.workflow_commits, *(c.commit for c in request.continuations)], reports),
         list(request.queues),
@@ -299,9 +300,9 @@ def exchange_result(row: Mapping[str, Any], request: ExchangeRequest, names: Nam
 # The sequential step -----------------------------------------------------------------------------
 
 _STEP_TYPES = (
-    "uuid", "bigint", "uuid", "smallint", "bytea", "uuid", "integer", "bigint", "bytea", "integer", "text", "bytea",
-    "integer", "integer", "uuid", "bytea", "text", "integer", "text", "integer", "text", "integer", "text", "bigint",
-    "integer[]", "integer[]",
+    "uuid", "integer", "bigint", "uuid", "smallint", "bytea", "uuid", "integer", "bigint", "bytea", "integer", "text",
+    "bytea", "integer", "integer", "uuid", "bytea", "text", "integer", "text", "integer", "text", "integer", "text",
+    "bigint", "integer[]", "integer[]",
 )  # fmt: skip
 STEP = "select * from rhythm.step(" + ", ".join(f"${i}::{t}" for i, t in enumerate(_STEP_TYPES, 1)) + ")"  # noqa: S608 - built of constants
 
@@ -333,6 +334,7 @@ def step_arguments(request: ExchangeRequest) -> list[Any] | None:
         return None
     return [
         request.incarnation,
+        request.epoch,
         outcome.token >> MEMBERS_BITS,
         outcome.id,
         action,

@@ -242,16 +242,18 @@ class Store:
         row = await self._database.fetchrow("select * from rhythm.maintain($1::double precision)", retention_seconds)
         return MaintainResult(row["o_next_due"], row["o_moved"], row["o_reclaimed"], row["o_more"])
 
-    async def held(self, incarnation: uuid.UUID, known: Sequence[Claim] = ()) -> HeldResult:
+    async def held(self, incarnation: uuid.UUID, known: Sequence[Claim] = (), *, epoch: int = 0) -> HeldResult:
         """What the incarnation holds according to the database, compared with what it believes to hold.
 
         To be asked after an answer was lost. ``tokens`` has those of ``known`` that are still held; drop the others,
         with all that was to be reported of them. ``claims`` are new, even where their id was known before: the lost
-        exchange may have taken in a report and claimed the same execution again.
+        exchange may have taken in a report and claimed the same execution again. ``epoch``: one more than in the
+        exchanges before. It waits for those that still run on the server, and those that come later are refused.
         """
         row = await self._database.fetchrow(
-            "select * from rhythm.held($1, $2, $3, $4)",
+            "select * from rhythm.held($1, $2, $3, $4, $5)",
             incarnation,
+            epoch,
             [c.id for c in known],
             [c.attempt for c in known],
             [c.version for c in known],

@@ -7,7 +7,6 @@ activations   workflows: the thread they run on, and the cache of their heaps
 heartbeat     the sign of life, from a thread and connection of its own
 maintenance   what is due in the database
 watchdog      the time limit of one activation
-faults        places where tests make a worker die
 """
 
 from __future__ import annotations

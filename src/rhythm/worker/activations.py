@@ -25,11 +25,11 @@ from typing import Any, Final
 from rhythm import payloads
 from rhythm.engine import Activation, Environment, Limits, Live, StartInfo, activate, fatal_activation, load_program
 from rhythm.errors import SnapshotError
+from rhythm.faults import FailPoint
 from rhythm.language.codegen import Program
 from rhythm.language.ir import IRError
 from rhythm.language.values import FatalError
 from rhythm.model import DefinitionInfo, Delivery, WorkflowCommit, WorkflowOutcome, new_id
-from rhythm.worker.faults import FailPoint
 from rhythm.worker.held import Held, ParentStep, Report
 from rhythm.worker.watchdog import Watchdog, start_large_thread
 

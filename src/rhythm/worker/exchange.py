@@ -9,8 +9,9 @@ Unknown outcomes. When an exchange fails because the database went away, nobody 
 reports stay here, nothing more is sent until every other exchange has ended, and then the database is asked what this
 incarnation holds (``held``): what it still holds is sent again, under its present token; what it does not hold any more
 was committed, or taken over, and is dropped; what it holds and we have never seen was claimed by the lost answer, and
-is run. So nothing is guessed and nothing is sent twice. A lost exchange may still be running on the server and claim
-something after that question was answered; therefore the question is asked again every AUDIT_SECONDS.
+is run. So nothing is guessed and nothing is sent twice. A lost exchange may still be running on the server, or not have
+reached it yet: the question waits for the first, and shuts out the second (each begins a new ``epoch``). It is asked
+again every AUDIT_SECONDS, for what was ended by others meanwhile.
 
 The same execution twice. Answers of two exchanges may come in another order than they were committed: one may bring a
 new claim on what the other has just reported. So a record is dropped by identity, never by id.
@@ -42,6 +43,7 @@ from typing import Any, Final
 import msgspec
 
 from rhythm.errors import DatabaseUnavailable, IncarnationDead, InvalidInput, RhythmError
+from rhythm.faults import FailPoint
 from rhythm.model import (
     CLAIM_COUNT_MAX,
     Claim,
@@ -54,7 +56,6 @@ from rhythm.model import (
 )
 from rhythm.store import Store
 from rhythm.store.connection import Backoff
-from rhythm.worker.faults import FailPoint
 from rhythm.worker.heartbeat import Heartbeat
 from rhythm.worker.held import Held, Report
 from rhythm.worker.signals import Signals
@@ -128,6 +129,7 @@ class Exchange:
         self._flights: set[asyncio.Task[None]] = set()
         self._wake = asyncio.Event()
         self._uncertain = False
+        self._epoch = 0  # how often the database was asked what is held
         self._claims_in_flight = 0
         self._look = True  # something may be there to claim
         self._dead = False
@@ -298,8 +300,6 @@ class Exchange:
 
     async def _send(self, reports: list[Report], backs: list[Held], tasks: int, workflows: int) -> None:
         request = self._request(reports, backs, tasks, workflows)
-        if self.fail_point is not None:
-            self.fail_point.passed("exchange_begun")
         try:
             result = await self.store.exchange(request)
         except (DatabaseUnavailable, IncarnationDead):
@@ -310,8 +310,6 @@ class Exchange:
             await self._bisect(reports, backs, error)
             self._look = True
             return
-        if self.fail_point is not None:
-            self.fail_point.passed("exchange_done")
         self._trouble.reset()
         self._settle(result, reports, backs)
         self._take(result, tasks, workflows)
@@ -337,6 +335,7 @@ class Exchange:
         )
         return ExchangeRequest(
             incarnation=self.incarnation,
+            epoch=self._epoch,
             task_outcomes=outcomes,
             workflow_commits=commits,
             continuations=continuations,
@@ -468,8 +467,10 @@ class Exchange:
         if self._flights:
             await asyncio.wait(self._flights, timeout=self.poll_interval)
             return
+        self._epoch += 1
+        known = [mine.claim for mine in self.held.values()]
         try:
-            held = await self.store.held(self.incarnation, [mine.claim for mine in self.held.values()])
+            held = await self.store.held(self.incarnation, known, epoch=self._epoch)
         except IncarnationDead:
             self._dead = True
             return

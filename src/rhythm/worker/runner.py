@@ -23,9 +23,9 @@ from collections.abc import Callable
 from typing import Any, Final
 
 from rhythm.errors import RhythmError, TaskRetryAfter
+from rhythm.faults import FailPoint
 from rhythm.model import TaskOutcome
 from rhythm.tasks import Task, TaskContext, failure_payload
-from rhythm.worker.faults import FailPoint
 from rhythm.worker.held import Held
 
 ASYNC_MAX: Final = 100  #: async tasks at a time, per process

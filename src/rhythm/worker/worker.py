@@ -20,7 +20,7 @@ import uuid
 from collections.abc import Iterable
 from typing import Any, Final
 
-from rhythm import __version__
+from rhythm import __version__, faults
 from rhythm.config import Config, load, resolve_database_url
 from rhythm.engine import Limits
 from rhythm.errors import DatabaseUnavailable, IncarnationDead
@@ -29,7 +29,6 @@ from rhythm.store import Store
 from rhythm.store.connection import Backoff, mask_url
 from rhythm.store.wakeups import Wakeups
 from rhythm.tasks import REGISTRY, Retry, Task
-from rhythm.worker import faults
 from rhythm.worker.activations import Activations, Job
 from rhythm.worker.exchange import IN_FLIGHT_MAX, Exchange, Work
 from rhythm.worker.heartbeat import Heartbeat
@@ -72,7 +71,7 @@ class Worker(Work):
         self.limits = limits or Limits(payload_bytes_max=config.payload_bytes_max)
         self.signals = Signals()
         self.incarnation: uuid.UUID = new_id()
-        self.fail_point = faults.from_environment()
+        self.fail_point = faults.current()
         self._draining = asyncio.Event()
         self._ended = asyncio.Event()
         self._running = False

@@ -21,7 +21,7 @@
 --   wake mode  1 on_rejection   2 on_fulfilment   3 last        (no group: any)
 --
 -- Locks are taken in this order, and of each kind in the order given in brackets, so that no two functions wait for
--- each other: worker row; keys (name, key); claims (id); waits (id); names (id); timers, later, ready; idle.
+-- each other: an incarnation's exchanges (advisory, to the end of the transaction); worker row; keys (name, key); claims (id); waits (id); names (id); timers, later, ready; idle.
 -- Rows of timers, later and ready that somebody else has locked are skipped, or waited for as the very last thing.
 
 create schema rhythm;
@@ -252,7 +252,8 @@ create table rhythm.workers (
   host text not null,
   version text not null,
   queue_ids integer[] not null,
-  name_ids integer[] not null
+  name_ids integer[] not null,
+  epoch integer not null default 0                -- exchanges of an earlier one were given up by the worker
 ) with (fillfactor = 50);
 
 -- Incarnations that sleep until they are notified or their poll interval is over.

@@ -15,9 +15,11 @@
 -- p_alone: this worker holds nothing and has no other exchange under way. p_idle: it will sleep if it gets nothing.
 -- p_parents: suspended parents that a claimed task may continue come along.
 -- o_check_again: it just fell asleep, or left behind something that it made claimable itself: exchange once more.
--- Raises RH002 when the incarnation is not registered or has been declared dead; nothing is done then.
+-- p_epoch: how often this incarnation has asked what it holds.
+-- Raises RH002 when the incarnation is not registered or has been declared dead, RH007 when it has given this exchange up
+-- (see held); nothing is done then.
 create or replace function rhythm.exchange(
-  p_incarnation uuid,
+  p_incarnation uuid, p_epoch integer,
   p_claims bigint[], p_positions smallint[], p_ids uuid[], p_actions smallint[], p_payloads bytea[],
   p_retry_after double precision[], p_batches bigint[], p_batch_counts integer[],
   p_commit_report integer[], p_commit_child integer[], p_commit_ids uuid[], p_versions integer[], p_seen bigint[],
@@ -57,9 +59,7 @@ declare
   v_suspect tid;
   v_suspect_name integer;
 begin
-  if not exists (select from rhythm.workers w where w.incarnation = p_incarnation) then
-    raise exception 'incarnation % is dead', p_incarnation using errcode = 'RH002';
-  end if;
+  perform rhythm.enter_exchange(p_incarnation, p_epoch);
   o_refused := '{}';
   o_continued := '{}';
   if p_claims is not null then
@@ -127,6 +127,23 @@ begin
     o_check_again := o_check_again or exists (
       select from rhythm.ready r
         where r.queue_id = any(v_queues) and r.queue_id = any(p_queues) and r.name_id = any(p_names || 0));
+  end if;
+end $$;
+
+-- Admits an exchange of an incarnation, until the end of its transaction. held() waits for those admitted and shuts out the
+-- rest of their epoch; so an exchange whose answer was lost cannot claim anything that held() did not tell of.
+-- The lock ends with the transaction: no session state. Returns nothing. Internal. Raises RH002 and RH007 as exchange does.
+create or replace function rhythm.enter_exchange(p_incarnation uuid, p_epoch integer) returns void
+language plpgsql as $$
+declare
+  v_epoch integer;
+begin
+  perform pg_advisory_xact_lock_shared(uuid_hash_extended(p_incarnation, 0));
+  select w.epoch into v_epoch from rhythm.workers w where w.incarnation = p_incarnation;
+  if v_epoch is null then
+    raise exception 'incarnation % is dead', p_incarnation using errcode = 'RH002';
+  elsif v_epoch > p_epoch then
+    raise exception 'incarnation % has given this exchange up', p_incarnation using errcode = 'RH007';
   end if;
 end $$;
 
@@ -455,10 +472,12 @@ end $$;
 
 -- What an incarnation holds, to be compared with what it believes to hold after an answer was lost. It is known by id,
 -- attempt and version (0 for tasks): what was reported, and claimed again since, is not what the worker knows.
+-- Waits for exchanges of this incarnation that are under way; those that arrive later are refused, unless they come with
+-- p_epoch (0: they are not).
 -- Returns every member with its claim and position (511: single), and whether it is known; the others are described as
 -- in exchange (arrays t, x, w and d; t_members and w_members point into the member arrays). Raises nothing.
 create or replace function rhythm.held(
-  p_incarnation uuid, p_known uuid[], p_attempts integer[], p_versions integer[],
+  p_incarnation uuid, p_epoch integer, p_known uuid[], p_attempts integer[], p_versions integer[],
   out m_ids uuid[], out m_claims bigint[], out m_positions integer[], out m_known boolean[],
   out t_members integer[], out t_attempts integer[], out t_lost integer[],
   out t_names integer[], out t_queues integer[], out t_inputs bytea[], out t_timeouts bigint[], out t_created double precision[],
@@ -477,6 +496,8 @@ declare
   v_tasks uuid[];
   v_workflows uuid[];
 begin
+  perform pg_advisory_xact_lock(uuid_hash_extended(p_incarnation, 0));
+  update rhythm.workers w set epoch = p_epoch where w.incarnation = p_incarnation and w.epoch < p_epoch;
   select array_agg(m.id), array_agg(m.claim), array_agg(m.position), array_agg(m.known), array_agg(m.attempts),
          array_agg(m.lost)
     into m_ids, m_claims, m_positions, m_known, v_attempts, v_lost

@@ -6,10 +6,10 @@
 -- It applies only if nothing in the given queues is claimable, so that nothing is overtaken; if this worker runs the
 -- child's name and queue, which nobody has paused; and if report and continuation both count. Otherwise o_claim is null
 -- and nothing was done: call exchange.
--- Returns the claim of the child, a single, what its registration adds, and what the parent is. Raises RH002 as exchange does, and 23505
+-- Returns the claim of the child, a single, what its registration adds, and what the parent is. Raises RH002 and RH007 as exchange does, and 23505
 -- when the child's id is in use (call exchange).
 create or replace function rhythm.step(
-  p_incarnation uuid, p_claim bigint, p_id uuid, p_action smallint, p_payload bytea,
+  p_incarnation uuid, p_epoch integer, p_claim bigint, p_id uuid, p_action smallint, p_payload bytea,
   p_parent uuid, p_version integer, p_number bigint, p_snapshot bytea, p_line integer, p_function text, p_awaiting bytea,
   p_outstanding integer, p_unread_signals integer,
   p_child uuid, p_inputs bytea, p_name text, p_operation integer, p_queue text, p_priority integer, p_key text,
@@ -25,9 +25,7 @@ declare
   v_root uuid;
   v_priority smallint;
 begin
-  if not exists (select from rhythm.workers w where w.incarnation = p_incarnation) then
-    raise exception 'incarnation % is dead', p_incarnation using errcode = 'RH002';
-  end if;
+  perform rhythm.enter_exchange(p_incarnation, p_epoch);
   select n.* into v_name from rhythm.names n where n.kind = 1 and n.name = p_name;
   if v_name.registered_at is null or v_name.id <> all(p_names) then
     return;
