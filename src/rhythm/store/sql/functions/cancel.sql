@@ -1,34 +1,140 @@
 -- Cancellation.
+--
+-- What has had no effect yet ends at once: a task that nobody holds a claim on, a workflow that has never committed a
+-- step. A claimed task is marked, and its worker hears of it with its next heartbeat; a workflow that has begun gets a
+-- delivery, once. Both settle with what really happens; but nothing that is marked makes another attempt: where a task
+-- could (a retry, a hand back, a lost worker, an expired attempt), it ends as cancelled instead.
+--
+-- So that no mark is overlooked, whoever takes an attempt from its claim and whoever marks it have a lock in common: the
+-- row in waits of a workflow or of a task's parent, or, for a task whose parent has none, its claim (hold_in_place).
 
--- Cancels executions whose rows in waits, and those of their parents, the caller has locked. What nobody has claimed ends
--- here as cancelled, and its parent gets that as an outcome; a workflow that has begun gets a delivery, once; a running
--- task is marked, and its worker hears of it with its next heartbeat. What has finished is left alone.
+-- Whether an execution that is about to become claimable again must not, because somebody has asked to cancel it and
+-- nothing of it can answer that. Internal. Raises nothing.
+create or replace function rhythm.ends_when_cancelled(p_id uuid) returns boolean
+language sql stable as $$
+  select exists (select from rhythm.cancels c where c.id = p_id)
+    and not exists (select from rhythm.waits w where w.id = p_id and w.version > 0)
+$$;
+
+-- Ends as cancelled executions that the caller has taken from where they stood, and delivers that to their parents; all
+-- those rows in waits are locked. p_started is null for attempts that had not begun; p_why is null for what had not been claimed.
 -- Returns the queues in which something became claimable. Internal. Raises nothing.
+create or replace function rhythm.end_cancelled(
+  p_now timestamptz, p_ids uuid[], p_attempts integer[], p_lost integer[], p_started timestamptz[], p_why text)
+returns integer[] language plpgsql as $$
+declare
+  v_parents uuid[];
+  v_operations integer[];
+  v_children uuid[];
+begin
+  insert into rhythm.outcomes (id, started_at, finished_at, attempts, lost, status, unread_signals, payload)
+    select u.id, u.started, p_now, u.attempts, u.lost, 3, w.unread_signals,
+           rhythm.as_payload(json_build_object('name', 'CancelledError', 'message', coalesce(p_why,
+             case u.attempts when 0 then 'cancelled before it was run' else 'cancelled before another attempt' end),
+             'type', 'cancelled', 'attempts', u.attempts)::text)
+      from unnest(p_ids, p_attempts, p_lost, p_started) u(id, attempts, lost, started)
+      left join lateral (select w.unread_signals from rhythm.waits w where w.id = u.id offset 0) w on true
+    on conflict (id) do nothing;
+  perform rhythm.forget_workflows(p_ids);
+  select array_agg(e.parent_id order by u.position), array_agg(e.operation order by u.position),
+         array_agg(u.id order by u.position)
+    into v_parents, v_operations, v_children
+    from unnest(p_ids) with ordinality u(id, position)
+    cross join lateral (select e.parent_id, e.operation from rhythm.executions e where e.id = u.id offset 0) e
+    where e.parent_id is not null;
+  if v_parents is null then
+    return null;
+  end if;
+  return rhythm.deliver(v_parents, array_fill(2::smallint, array[cardinality(v_parents)]), v_operations, v_children,
+    null, null, array_fill(150, array[cardinality(v_parents)]));
+end $$;
+
+-- Takes those of the given executions out of ready and later that can end where they are: tasks, and workflows that have
+-- never committed a step. Returns them (null: none) with their attempts and losses. Internal; the caller has locked the
+-- rows in waits. Raises nothing.
+create or replace function rhythm.remove_pending(
+  p_ids uuid[], out o_ids uuid[], out o_attempts integer[], out o_lost integer[])
+language plpgsql as $$
+declare
+  v_ids uuid[] := array(
+    select u.id from unnest(p_ids) u(id)
+      where not exists (select from rhythm.waits w where w.id = u.id and w.version > 0));
+  v_found uuid[];
+  v_attempts integer[];
+  v_lost integer[];
+begin
+  for v_turn in 1 .. 2 loop    -- twice: one may be on its way from later to ready
+    with gone as (
+      delete from rhythm.ready r where r.ctid = any(array(
+        select r.row from unnest(v_ids) u(id)
+          cross join lateral (select * from rhythm.executions e where e.id = u.id offset 0) e
+          cross join lateral (
+            select r.ctid as row from rhythm.ready r
+              where r.queue_id = e.queue_id and r.priority_rank = -e.priority and r.seq = e.seq
+                and r.name_id = case when e.definition_id is null then e.name_id else 0 end offset 0) r))
+      returning r.id, r.attempts, r.lost)
+    select array_agg(g.id), array_agg(g.attempts), array_agg(g.lost) into v_found, v_attempts, v_lost from gone g;
+    o_ids := o_ids || v_found;
+    o_attempts := o_attempts || v_attempts;
+    o_lost := o_lost || v_lost;
+    with gone as (
+      delete from rhythm.later l where l.ctid = any(array(
+        select l.row from unnest(v_ids) u(id)
+          cross join lateral (select l.ctid as row from rhythm.later l where l.id = u.id offset 0) l))
+      returning l.id, l.attempts, l.lost)
+    select array_agg(g.id), array_agg(g.attempts), array_agg(g.lost) into v_found, v_attempts, v_lost from gone g;
+    o_ids := o_ids || v_found;
+    o_attempts := o_attempts || v_attempts;
+    o_lost := o_lost || v_lost;
+    exit when cardinality(o_ids) = cardinality(v_ids);
+  end loop;
+end $$;
+
+-- Cancels executions whose rows in waits, and those of their parents, the caller has locked. What has finished is left
+-- alone. Returns the queues in which something became claimable. Internal. Raises nothing.
 create or replace function rhythm.cancel_many(p_now timestamptz, p_ids uuid[]) returns integer[]
 language plpgsql as $$
 declare
-  v_row record;
+  v_ids uuid[];
+  v_attempts integer[];
+  v_lost integer[];
   v_queues integer[];
 begin
-  for v_row in
-    select e.id, e.parent_id, e.operation, exists (select from rhythm.waits w where w.id = e.id) as workflow
-      from rhythm.executions e
-      where e.id = any(p_ids) and not exists (select from rhythm.outcomes o where o.id = e.id) order by e.id
-  loop
-    if rhythm.remove_pending(p_now, v_row.id, 'cancelled before it was run') then
-      if v_row.parent_id is not null then
-        v_queues := v_queues || rhythm.deliver(array[v_row.parent_id], array[2::smallint], array[v_row.operation],
-          array[v_row.id], null, null, array[100]);
-      end if;
-      continue;
-    end if;
-    insert into rhythm.cancels (id, requested_at) values (v_row.id, p_now) on conflict do nothing;
-    if found and v_row.workflow then
-      v_queues := v_queues || rhythm.deliver(array[v_row.id], array[5::smallint], array[null::integer], array[null::uuid],
-        array[null::text], array[null::bytea], array[0]);
-    end if;
-  end loop;
+  select r.o_ids, r.o_attempts, r.o_lost into v_ids, v_attempts, v_lost from rhythm.remove_pending(p_ids) r;
+  if v_ids is not null then
+    v_queues := rhythm.end_cancelled(p_now, v_ids, v_attempts, v_lost, null, null);
+  end if;
+  with marked as (
+    insert into rhythm.cancels (id, requested_at)
+      select distinct u.id, p_now from unnest(p_ids) u(id)
+        where exists (select from rhythm.executions e where e.id = u.id)
+          and not exists (select from rhythm.outcomes o where o.id = u.id)
+        order by u.id
+      on conflict do nothing returning id)
+  select array_agg(m.id) into v_ids from marked m where exists (select from rhythm.waits w where w.id = m.id);
+  if v_ids is not null then
+    v_queues := v_queues || rhythm.deliver(v_ids, array_fill(5::smallint, array[cardinality(v_ids)]), null, null, null, null,
+      array_fill(0, array[cardinality(v_ids)]));
+  end if;
   return v_queues;
+end $$;
+
+-- Locks a task that has no row in waits to be locked by, nor a parent that has one, where it stands: in its claim, or
+-- pending. Internal. Raises nothing.
+create or replace function rhythm.hold_in_place(p_id uuid) returns void
+language plpgsql as $$
+begin
+  for v_turn in 1 .. 100 loop  -- until it has been caught between two places
+    perform 1 from rhythm.claims c where p_id = any(c.ids) order by c.id for update;
+    exit when found;
+    perform 1 from rhythm.ready r where r.ctid = any(array(
+      select r.ctid from rhythm.executions e join rhythm.ready r
+        on r.queue_id = e.queue_id and r.priority_rank = -e.priority and r.seq = e.seq and r.name_id = e.name_id
+        where e.id = p_id)) for update;
+    exit when found;
+    perform 1 from rhythm.later l where l.id = p_id for update;
+    exit when found or exists (select from rhythm.outcomes o where o.id = p_id);
+  end loop;
 end $$;
 
 -- Asks for an execution to be cancelled; asking twice is asking once.
@@ -43,6 +149,9 @@ begin
     raise exception 'no execution has the id %', p_id using errcode = 'RH003';
   end if;
   perform rhythm.lock_workflows(array[p_id, v_parent]);
+  if not exists (select from rhythm.waits w where w.id in (p_id, v_parent)) then
+    perform rhythm.hold_in_place(p_id);
+  end if;
   if exists (select from rhythm.outcomes o where o.id = p_id) then
     raise exception 'execution % has finished', p_id using errcode = 'RH004';
   end if;

@@ -218,6 +218,7 @@ begin
     select u.id from unnest(v_parents) u(id) where u.id is not null
     union select u.id from unnest(p_commit_ids) u(id)
     union select u.id from unnest(p_cancel_ids) u(id)
+    union select p_ids[u.row] from unnest(v_rows) u(row) where p_actions[u.row] = 6
     union select e.parent_id from unnest(p_commit_ids, p_commit_report, p_statuses) u(id, report, status)
       cross join lateral (select e.parent_id from rhythm.executions e where e.id = u.id offset 0) e
       where u.report is null and u.status is not null and e.parent_id is not null));
@@ -264,10 +265,10 @@ begin
     where t.ids is not null;
 
   if 6 = any(p_actions) then
-    select rhythm.make_ready(t.ids, t.attempts, t.lost) into v_queues
-      from (select array_agg(p_ids[u.row]) as ids, array_agg(u.attempts - 1) as attempts, array_agg(u.lost) as lost
-            from unnest(v_rows, v_attempts, v_lost) u(row, attempts, lost) where p_actions[u.row] = 6) t;
-    o_queues := o_queues || v_queues;
+    o_queues := o_queues || rhythm.take_back(p_now,
+      array(select p_ids[u.row] from unnest(v_rows) u(row) where p_actions[u.row] = 6),
+      array(select u.attempts - 1 from unnest(v_rows, v_attempts) u(row, attempts) where p_actions[u.row] = 6),
+      array(select u.lost from unnest(v_rows, v_lost) u(row, lost) where p_actions[u.row] = 6), null);
   end if;
 
   if p_commit_ids is not null then

@@ -206,7 +206,7 @@ begin
       select k.* into v_held from rhythm.keys k where k.name_id = v_row.name_id and k.key = v_row.key for update;
       v_status := case
         when v_held.execution_id = v_row.id then 2
-        when v_row.policy = 3 and rhythm.remove_pending(p_now, v_held.execution_id, 'replaced by a later start') then 3
+        when v_row.policy = 3 and rhythm.replace_pending(p_now, v_held.execution_id) then 3
         when v_held.inputs_digest <> v_row.digest then 4
         when v_row.policy = 2 then 5
         when v_row.policy = 4 and exists (
@@ -223,38 +223,22 @@ begin
   end loop;
 end $$;
 
--- Ends as cancelled a pending execution: a task that nobody holds a claim on, a workflow that has never committed a step.
--- Returns whether there was one to end. The parent, if any, gets nothing. Internal; locks a workflow. Raises nothing.
-create or replace function rhythm.remove_pending(p_now timestamptz, p_id uuid, p_why text) returns boolean
+-- Ends as cancelled a pending execution that another one takes the place of. Returns whether it was pending. Internal;
+-- locks a workflow. Raises nothing.
+create or replace function rhythm.replace_pending(p_now timestamptz, p_id uuid) returns boolean
 language plpgsql as $$
 declare
-  v_found boolean := false;
-  v_attempts integer;
-  v_lost smallint;
+  v_ids uuid[];
+  v_attempts integer[];
+  v_lost integer[];
 begin
-  perform 1 from rhythm.waits w where w.id = p_id for update;
-  if exists (select from rhythm.waits w where w.id = p_id and w.version > 0) then
+  perform rhythm.lock_workflows(array[p_id]);
+  select r.o_ids, r.o_attempts, r.o_lost into v_ids, v_attempts, v_lost from rhythm.remove_pending(array[p_id]) r;
+  if v_ids is null then
     return false;
   end if;
-  for v_turn in 1 .. 2 loop    -- twice: it may be on its way from later to ready
-    delete from rhythm.ready r using rhythm.executions e
-      where e.id = p_id and r.queue_id = e.queue_id and r.priority_rank = -e.priority and r.seq = e.seq
-        and r.name_id = case when e.definition_id is null then e.name_id else 0 end
-      returning r.attempts, r.lost into v_attempts, v_lost;
-    v_found := found;
-    exit when v_found;
-    delete from rhythm.later l where l.id = p_id returning l.attempts, l.lost into v_attempts, v_lost;
-    v_found := found;
-    exit when v_found;
-  end loop;
-  if v_found then
-    insert into rhythm.outcomes (id, finished_at, attempts, lost, status, unread_signals, payload)
-      select p_id, p_now, v_attempts, v_lost, 3, w.unread_signals,
-             rhythm.as_payload(json_build_object('name', 'CancelledError', 'message', p_why, 'type', 'cancelled')::text)
-        from (select) one left join rhythm.waits w on w.id = p_id;
-    perform rhythm.forget_workflows(array[p_id]);
-  end if;
-  return v_found;
+  perform rhythm.end_cancelled(p_now, v_ids, v_attempts, v_lost, null, 'replaced by a later start');
+  return true;
 end $$;
 
 -- Starts one execution from plain SQL, within the caller's transaction, and returns its id. Inputs are a JSON object.

@@ -116,7 +116,8 @@ begin
 end $$;
 
 -- Takes over what dead incarnations hold, and what claims hold whose incarnation has no row any more: up to p_limit claims.
--- Each member counts one loss more. At three losses it fails for good, with type "lost"; otherwise it is claimable again.
+-- Each member counts one loss more. What somebody has asked to cancel ends as cancelled. At three losses the others fail
+-- for good, with type "lost"; otherwise they are claimable again.
 -- Returns how many executions were taken over. Internal.
 create or replace function rhythm.reclaim(p_now timestamptz, p_dead uuid[], p_limit integer) returns integer
 language plpgsql as $$
@@ -127,6 +128,7 @@ declare
   v_attempts integer[];
   v_lost integer[];
   v_started timestamptz[];
+  v_final boolean[];
 begin
   delete from rhythm.idle i where i.incarnation = any(p_dead);
   select array_agg(c.id) into v_claims
@@ -144,22 +146,29 @@ begin
   if v_ids is null then
     return 0;
   end if;
-  if v_lost_max <= any(v_lost) then
+  perform rhythm.lock_workflows(v_ids || array(
+    select e.parent_id from unnest(v_ids) u(id)
+      cross join lateral (select e.parent_id from rhythm.executions e where e.id = u.id offset 0) e
+      where e.parent_id is not null));
+  v_final := array(select u.lost >= v_lost_max and not rhythm.ends_when_cancelled(u.id)
+                   from unnest(v_ids, v_lost) with ordinality u(id, lost, position) order by u.position);
+  if true = any(v_final) then
     perform rhythm.fail_lost(p_now,
-      array(select u.id from unnest(v_ids, v_lost) u(id, lost) where u.lost >= v_lost_max),
-      array(select u.attempts from unnest(v_attempts, v_lost) u(attempts, lost) where u.lost >= v_lost_max),
-      array(select u.lost from unnest(v_lost) u(lost) where u.lost >= v_lost_max),
-      array(select u.started_at from unnest(v_started, v_lost) u(started_at, lost) where u.lost >= v_lost_max));
+      array(select u.id from unnest(v_ids, v_final) u(id, final) where u.final),
+      array(select u.attempts from unnest(v_attempts, v_final) u(attempts, final) where u.final),
+      array(select u.lost from unnest(v_lost, v_final) u(lost, final) where u.final),
+      array(select u.started_at from unnest(v_started, v_final) u(started_at, final) where u.final));
   end if;
-  perform rhythm.notify_idle(rhythm.make_ready(
-    array(select u.id from unnest(v_ids, v_lost) u(id, lost) where u.lost < v_lost_max),
-    array(select u.attempts from unnest(v_attempts, v_lost) u(attempts, lost) where u.lost < v_lost_max),
-    array(select u.lost from unnest(v_lost) u(lost) where u.lost < v_lost_max)));
+  perform rhythm.notify_idle(rhythm.take_back(p_now,
+    array(select u.id from unnest(v_ids, v_final) u(id, final) where not u.final),
+    array(select u.attempts from unnest(v_attempts, v_final) u(attempts, final) where not u.final),
+    array(select u.lost from unnest(v_lost, v_final) u(lost, final) where not u.final),
+    'its worker was lost after it had been asked to stop'));
   return cardinality(v_ids);
 end $$;
 
--- Ends executions that have lost their workers too often. A workflow keeps its snapshot and what it has not read.
--- Returns nothing. Internal.
+-- Ends executions that have lost their workers too often. A workflow keeps its snapshot and what it has not read. The
+-- caller has locked their rows in waits and those of their parents. Returns nothing. Internal.
 create or replace function rhythm.fail_lost(
   p_now timestamptz, p_ids uuid[], p_attempts integer[], p_lost integer[], p_started timestamptz[]) returns void
 language plpgsql as $$
@@ -179,7 +188,6 @@ begin
     into v_parents, v_operations, v_workflow, v_payloads
     from unnest(p_ids, p_attempts, p_lost) with ordinality u(id, attempts, lost, position)
     cross join lateral (select * from rhythm.executions e where e.id = u.id offset 0) e;
-  perform rhythm.lock_workflows(p_ids || v_parents);
   select rhythm.settle(p_now, t.ids, t.actions, t.payloads, t.attempts, t.lost, t.started, t.parents, t.operations, null)
     into v_queues
     from (select array_agg(u.id) as ids, array_agg(4::smallint) as actions, array_agg(u.payload) as payloads,
@@ -201,14 +209,16 @@ begin
   perform rhythm.notify_idle(v_queues || v_more);
 end $$;
 
--- Ends attempts that are past their timeout by more than their claim allows, as failures of type "timeout", whatever their
--- worker's heartbeat says: up to p_limit claims. Their worker's reports of them will be refused.
+-- Ends attempts that are past their timeout by more than their claim allows, whatever their worker's heartbeat says: up to
+-- p_limit claims. They fail with type "timeout"; those that somebody has asked to cancel are cancelled. Their worker's
+-- reports of them will be refused.
 -- Returns how many attempts were ended. Internal.
 create or replace function rhythm.expire_attempts(p_now timestamptz, p_limit integer) returns integer
 language plpgsql as $$
 declare
   v_claims bigint[];
   v_ids uuid[];
+  v_actions smallint[];
   v_payloads bytea[];
   v_attempts integer[];
   v_lost integer[];
@@ -244,8 +254,15 @@ begin
     return 0;
   end if;
   perform rhythm.lock_workflows(v_parents);
-  perform rhythm.notify_idle(rhythm.settle(p_now, v_ids, array_fill(2::smallint, array[cardinality(v_ids)]), v_payloads,
-    v_attempts, v_lost, v_started, v_parents, v_operations, null));
+  select array_agg(case when c.id is null then 2 else 3 end::smallint order by u.position),
+         array_agg(case when c.id is null then u.payload else rhythm.as_payload(json_build_object('name', 'CancelledError',
+           'message', 'it did not stop within its timeout when it was asked to', 'type', 'cancelled',
+           'attempts', u.attempts)::text) end order by u.position)
+    into v_actions, v_payloads
+    from unnest(v_ids, v_payloads, v_attempts) with ordinality u(id, payload, attempts, position)
+    left join lateral (select c.id from rhythm.cancels c where c.id = u.id offset 0) c on true;
+  perform rhythm.notify_idle(rhythm.settle(p_now, v_ids, v_actions, v_payloads, v_attempts, v_lost, v_started, v_parents,
+    v_operations, null));
   return cardinality(v_ids);
 end $$;
 

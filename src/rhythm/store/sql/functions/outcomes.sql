@@ -19,6 +19,33 @@ begin
   return v_queues;
 end $$;
 
+-- Makes executions claimable again whose attempts have come to nothing, but ends those as cancelled that somebody has asked
+-- to cancel (p_why as in end_cancelled). The caller has deleted their claims, and locked their rows in waits and those of
+-- their parents. Returns the queues in which something became claimable. Internal. Raises nothing.
+create or replace function rhythm.take_back(
+  p_now timestamptz, p_ids uuid[], p_attempts integer[], p_lost integer[], p_why text) returns integer[]
+language plpgsql as $$
+declare
+  v_ends boolean[];
+  v_queues integer[];
+begin
+  if not exists (select from rhythm.cancels) then
+    return rhythm.make_ready(p_ids, p_attempts, p_lost);
+  end if;
+  v_ends := array(select rhythm.ends_when_cancelled(u.id) from unnest(p_ids) with ordinality u(id, position) order by u.position);
+  v_queues := rhythm.make_ready(
+    array(select u.id from unnest(p_ids, v_ends) u(id, ends) where not u.ends),
+    array(select u.attempts from unnest(p_attempts, v_ends) u(attempts, ends) where not u.ends),
+    array(select u.lost from unnest(p_lost, v_ends) u(lost, ends) where not u.ends));
+  if true = any(v_ends) then
+    v_queues := v_queues || rhythm.end_cancelled(p_now,
+      array(select u.id from unnest(p_ids, v_ends) u(id, ends) where u.ends),
+      array(select u.attempts from unnest(p_attempts, v_ends) u(attempts, ends) where u.ends),
+      array(select u.lost from unnest(p_lost, v_ends) u(lost, ends) where u.ends), null, p_why);
+  end if;
+  return v_queues;
+end $$;
+
 -- Settles ended attempts of tasks whose claims the caller has deleted, and whose parents it has locked.
 -- Parallel arrays. p_actions: 1 completed, 2 failed (may be retried), 3 cancelled, 4 failed for good.
 -- A failure is followed by another attempt while the reported failures (attempts minus lost) do not exceed its retries
