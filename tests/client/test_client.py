@@ -10,7 +10,6 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
-import asyncpg
 import pytest
 
 import rhythm
@@ -91,22 +90,6 @@ async def test_delayed_starts_say_when(rhythm_url: str, tmp_path: Path) -> None:
             assert info.status == "pending"
             assert info.available_at is not None
         assert info.available_at == moment
-
-
-async def test_a_start_in_the_callers_transaction_lives_and_dies_with_it(rhythm_url: str) -> None:
-    connection = await asyncpg.connect(rhythm_url)
-    async with rhythm.connect(rhythm_url) as client:
-        transaction = connection.transaction()
-        await transaction.start()
-        undone = await client.start("add", {}, connection=connection)
-        await transaction.rollback()
-        async with connection.transaction():
-            done = await client.start("add", {}, connection=connection)
-
-        with pytest.raises(rhythm.ExecutionNotFound):
-            await undone.refresh()
-        assert (await done.refresh()).status == "pending"
-    await connection.close()
 
 
 async def test_waiting_ends_by_its_timeout_or_for_an_unknown_id(rhythm_url: str) -> None:

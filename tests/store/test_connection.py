@@ -8,7 +8,6 @@ import uuid
 import pytest
 
 from rhythm.errors import DatabaseUnavailable, InvalidInput
-from rhythm.model import NewExecution, new_id
 from rhythm.store import Store, Wakeups
 from rhythm.store.connection import Backoff, mask_url
 from tests.store.bench import Bench, Worker, new_execution
@@ -193,8 +192,3 @@ async def test_the_listener_comes_back_after_its_connection_was_lost(bench: Benc
 async def test_the_listener_does_not_need_the_database_to_begin(unused_tcp_port: int) -> None:
     async with Wakeups(f"postgresql://u@127.0.0.1:{unused_tcp_port}/x", uuid.uuid4(), Hints()) as wakeups:
         assert not wakeups.connected.is_set()
-
-
-async def test_only_an_asyncpg_connection_may_be_given(bench: Bench) -> None:
-    with pytest.raises(InvalidInput, match="asyncpg"):
-        await bench.store.start([NewExecution(new_id(), "work")], connection=object())

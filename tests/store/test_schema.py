@@ -130,18 +130,6 @@ async def test_an_execution_started_by_plain_sql(bench: Bench) -> None:
         assert "RH001" == caught.value.sqlstate
 
 
-async def test_a_start_in_the_callers_transaction_exists_when_that_commits(bench: Bench) -> None:
-    execution = new_execution()
-    transaction = bench.raw.transaction()
-    await transaction.start()
-    await bench.store.start([execution], connection=bench.raw)
-    unseen = await bench.store.get(execution.id)
-    await transaction.commit()
-
-    assert unseen is None
-    assert "pending" == await bench.status(execution.id)
-
-
 async def test_new_ids_are_of_version_seven_and_carry_the_time(any_bench: Bench) -> None:
     rows = await any_bench.raw.fetch(
         "select rhythm.new_id() as id, clock_timestamp() as at from generate_series(1, 100)"

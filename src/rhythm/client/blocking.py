@@ -4,6 +4,9 @@ One portal thread per client runs an event loop with the asynchronous client on 
 their calls over and wait. The thread starts at the first use. In a forked child (gunicorn preload) it does
 not exist, so everything of it is dropped there and made anew at the next use; the parent's connections are
 never touched by the child.
+
+What is given a ``connection`` never goes through the portal: it runs on that connection in the calling thread, which
+is where the connection's transaction is being used.
 """
 
 from __future__ import annotations
@@ -16,15 +19,16 @@ import uuid
 from collections.abc import Callable, Coroutine, Iterable
 from pathlib import Path
 from types import TracebackType
-from typing import Any, TypeVar
+from typing import Any, TypeVar, Unpack
 
-from rhythm.client.client import Client, Execution
+from rhythm.client.client import Client, Execution, new_signal
 from rhythm.client.publishing import PublishedWorkflow
-from rhythm.client.starts import Start
+from rhythm.client.starts import Start, StartOptions, check_not_refused, new_execution, new_executions, started
 from rhythm.config import Config, load
 from rhythm.durations import Duration
 from rhythm.errors import RhythmError
 from rhythm.model import ExecutionInfo
+from rhythm.store import callers
 
 T = TypeVar("T")
 
@@ -126,6 +130,7 @@ class BlockingClient:
 
     def __init__(self, config: Config) -> None:
         self.config = config
+        self._handles = Client(config)  # never opened: what handles refer to that were made without the portal
         self._lock = threading.Lock()
         self._portal: _Portal | None = None
         self._closed = False
@@ -159,17 +164,29 @@ class BlockingClient:
         portal = self._open()
         return portal.call(work(portal.client))
 
-    def start(self, name: Any, inputs: Any = None, **options: Any) -> BlockingExecution:
-        """Starts a workflow or a task; see ``Client.start``."""
-        return BlockingExecution(self, self._call(lambda client: client.start(name, inputs, **options)))
+    def start(
+        self, name: Any, inputs: Any = None, *, connection: Any = None, **options: Unpack[StartOptions]
+    ) -> BlockingExecution:
+        """Starts a workflow or task; see ``Client.start``. ``connection``: of psycopg or SQLAlchemy, a blocking one."""
+        if connection is None:
+            return BlockingExecution(self, self._call(lambda client: client.start(name, inputs, **options)))
+        record = new_execution(Start(name, inputs, **options), bytes_max=self.config.payload_bytes_max)
+        (result,) = callers.start_blocking(connection, [record])
+        check_not_refused(record, result)
+        return BlockingExecution(self, Execution(self._handles, result.id, exists=True))
 
-    def start_many(self, starts: Iterable[Start]) -> list[uuid.UUID]:
-        """Starts all of them; see ``Client.start_many``."""
-        return self._call(lambda client: client.start_many(starts))
+    def start_many(self, starts: Iterable[Start], *, connection: Any = None) -> builtins.list[uuid.UUID]:
+        """Starts all of them; see ``Client.start_many``, and ``start`` for ``connection``."""
+        if connection is None:
+            return self._call(lambda client: client.start_many(starts))
+        ids = []
+        for records in new_executions(starts, bytes_max=self.config.payload_bytes_max):
+            ids += started(records, callers.start_blocking(connection, records))
+        return ids
 
     def execution(self, execution_id: uuid.UUID | str) -> BlockingExecution:
         """A handle for an id, without asking the database."""
-        return BlockingExecution(self, self._open().client.execution(execution_id))
+        return BlockingExecution(self, self._handles.execution(execution_id))
 
     def get(self, execution_id: uuid.UUID | str) -> BlockingExecution:
         """The execution, with what is known of it."""
@@ -183,9 +200,21 @@ class BlockingClient:
         """The output, once the execution has finished."""
         return self._call(lambda client: client.wait(execution_id, timeout))
 
-    def signal(self, execution_id: uuid.UUID | str, name: str, payload: Any = None, **options: Any) -> None:
-        """Sends a signal; see ``Client.signal``."""
-        self._call(lambda client: client.signal(execution_id, name, payload, **options))
+    def signal(
+        self,
+        execution_id: uuid.UUID | str,
+        name: str,
+        payload: Any = None,
+        *,
+        send_id: uuid.UUID | None = None,
+        connection: Any = None,
+    ) -> None:
+        """Sends a signal; see ``Client.signal``, and ``start`` for ``connection``."""
+        if connection is None:
+            self._call(lambda client: client.signal(execution_id, name, payload, send_id=send_id))
+        else:
+            bytes_max = self.config.payload_bytes_max
+            callers.signal_blocking(connection, *new_signal(execution_id, name, payload, send_id, bytes_max=bytes_max))
 
     def cancel(self, execution_id: uuid.UUID | str) -> None:
         """Asks for an execution to be cancelled; see ``Client.cancel``."""

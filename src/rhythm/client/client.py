@@ -1,7 +1,7 @@
 """The asynchronous client.
 
 Every method is one call of a SQL function, or a few. Single starts are coalesced: those that arrive while a
-flush is in flight go together in the next one, at most FLUSHES_IN_FLIGHT at a time and STARTS_PER_CALL in
+flush is in flight go together in the next one, at most FLUSHES_IN_FLIGHT at a time and START_COUNT_MAX in
 each; at low load a start leaves at once. Ids are minted here before anything is sent, so a start whose
 answer was lost is repeated unchanged and cannot happen twice.
 """
@@ -19,7 +19,15 @@ from typing import Any, Generic, ParamSpec, TypeVar, Unpack, cast, overload
 
 from rhythm import payloads
 from rhythm.client.publishing import PublishedWorkflow, publish_definitions, read_definitions
-from rhythm.client.starts import Start, StartOptions, check_name, new_execution
+from rhythm.client.starts import (
+    Start,
+    StartOptions,
+    check_name,
+    check_not_refused,
+    new_execution,
+    new_executions,
+    started,
+)
 from rhythm.client.waiting import OutcomeWaits
 from rhythm.config import Config, load, resolve_database_url
 from rhythm.durations import Duration, parse_seconds
@@ -30,14 +38,12 @@ from rhythm.errors import (
     ExecutionNotFound,
     InvalidInput,
     RhythmError,
-    StartRefused,
     WaitTimeout,
 )
-from rhythm.model import ExecutionInfo, NewExecution, OutcomeInfo, StartResult, new_id
-from rhythm.store import Store
+from rhythm.model import START_COUNT_MAX, ExecutionInfo, NewExecution, OutcomeInfo, StartResult, new_id
+from rhythm.store import Store, callers
 from rhythm.tasks import Task
 
-STARTS_PER_CALL = 1_000
 FLUSHES_IN_FLIGHT = 2
 REPEATS_MAX = 8  #: times a call whose answer was lost is repeated before the error reaches the caller
 LIST_LIMIT_MAX = 10_000
@@ -218,35 +224,31 @@ class Client:
         ``name`` is a workflow's or task's name, or a decorated task function. Options: the fields of ``StartOptions``;
         what is not given comes from the registration. With ``key`` the start happens once per
         name and key: a second one with equal inputs answers with the first execution, one with other inputs is
-        refused. With ``connection`` (asyncpg) the row is written in the caller's own transaction.
+        refused. With ``connection`` (asyncpg, psycopg 3 or SQLAlchemy) the row is written in the caller's own
+        transaction: it exists once that is committed, and never if it is rolled back.
         Raises InvalidInput, PayloadTooLarge, StartRefused, DatabaseUnavailable.
         """
         record = new_execution(Start(name, inputs, **options), bytes_max=self.config.payload_bytes_max)
         if connection is not None:
-            (result,) = await self.store.start([record], connection=connection)
+            (result,) = await callers.start(connection, [record])
         else:
             result = await self._start_coalesced(record)
-        _check_not_refused(record, result)
+        check_not_refused(record, result)
         return Execution(self, result.id, exists=True)
 
     async def start_many(self, starts: Iterable[Start], *, connection: Any = None) -> list[uuid.UUID]:
-        """Starts all of them, STARTS_PER_CALL in each round trip, and returns the ids in order.
+        """Starts all of them, START_COUNT_MAX in each round trip, and returns the ids in order.
 
         Raises what ``start`` raises; starts of earlier round trips stand. Repeating the same list is harmless where
-        the entries carry ``key`` or ``id``.
+        the entries carry ``key`` or ``id``. With ``connection`` all of it happens in the caller's own transaction.
         """
-        bytes_max = self.config.payload_bytes_max
-        records = [new_execution(start, bytes_max=bytes_max) for start in starts]
         ids: list[uuid.UUID] = []
-        for first in range(0, len(records), STARTS_PER_CALL):
-            chunk = records[first : first + STARTS_PER_CALL]
+        for records in new_executions(starts, bytes_max=self.config.payload_bytes_max):
             if connection is not None:
-                results = await self.store.start(chunk, connection=connection)
+                results = await callers.start(connection, records)
             else:
-                results = await self._repeat(partial(self.store.start, chunk))
-            for record, result in zip(chunk, results, strict=True):
-                _check_not_refused(record, result)
-                ids.append(result.id)
+                results = await self._repeat(partial(self.store.start, records))
+            ids += started(records, results)
         return ids
 
     async def _start_coalesced(self, record: NewExecution) -> StartResult:
@@ -260,7 +262,7 @@ class Client:
 
     async def _flush_starts(self) -> None:
         while self._queued:
-            batch, self._queued = self._queued[:STARTS_PER_CALL], self._queued[STARTS_PER_CALL:]
+            batch, self._queued = self._queued[:START_COUNT_MAX], self._queued[START_COUNT_MAX:]
             await self._flush(batch)
 
     async def _flush(self, batch: list[tuple[NewExecution, asyncio.Future[StartResult]]]) -> None:
@@ -372,16 +374,15 @@ class Client:
         """Sends a signal to a workflow: kept until it is read, delivered once, in the order of sending.
 
         ``send_id`` makes repeating harmless when the caller repeats (each call here already repeats safely).
+        With ``connection`` the signal is sent by the commit of the caller's own transaction; until then the workflow
+        cannot take a step, so send it last.
         Raises ExecutionNotFound, ExecutionFinished, SignalRefused, InvalidInput, PayloadTooLarge.
         """
-        target = parse_id(execution_id)
-        check_name(name, "name of a signal")
-        data = payloads.encode(payload, f"payload of signal {name!r}", bytes_max=self.config.payload_bytes_max)
-        send = send_id or new_id()
+        message = new_signal(execution_id, name, payload, send_id, bytes_max=self.config.payload_bytes_max)
         if connection is not None:
-            await self.store.signal(target, name, data, send, connection=connection)
+            await callers.signal(connection, *message)
         else:
-            await self._repeat(lambda: self.store.signal(target, name, data, send))
+            await self._repeat(lambda: self.store.signal(*message))
 
     async def cancel(self, execution_id: uuid.UUID | str) -> None:
         """Asks for an execution to be cancelled; asking twice is asking once.
@@ -428,13 +429,14 @@ def parse_id(value: uuid.UUID | str) -> uuid.UUID:
         raise InvalidInput(f"{value!r:.100} is not an execution id") from None
 
 
-def _check_not_refused(record: NewExecution, result: StartResult) -> None:
-    if result.status == "refused":
-        why = "with other inputs" if result.code == "key_conflict" else "and the key policy is to reject that"
-        raise StartRefused(
-            f"the key {record.key!r} of {record.name!r} belongs to execution {result.id}, {why}",
-            code=result.code or "refused",
-        )
+def new_signal(
+    execution_id: uuid.UUID | str, name: str, payload: Any, send_id: uuid.UUID | None, *, bytes_max: int
+) -> tuple[uuid.UUID, str, bytes, uuid.UUID]:
+    """What the store takes to send a signal. Raises InvalidInput, PayloadTooLarge."""
+    target = parse_id(execution_id)
+    check_name(name, "name of a signal")
+    data = payloads.encode(payload, f"payload of signal {name!r}", bytes_max=bytes_max)
+    return target, name, data, send_id or new_id()
 
 
 def _refuse(batch: list[tuple[NewExecution, asyncio.Future[StartResult]]], error: RhythmError) -> None:

@@ -5,15 +5,24 @@ from __future__ import annotations
 import json
 import math
 import uuid
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, TypedDict
 
 from rhythm import payloads
 from rhythm.durations import Duration, parse_seconds
-from rhythm.errors import InvalidInput
-from rhythm.model import NAME_LENGTH_MAX, PAYLOAD_BYTES_MAX, PRIORITY_MAX, PRIORITY_MIN, NewExecution, new_id
+from rhythm.errors import InvalidInput, StartRefused
+from rhythm.model import (
+    NAME_LENGTH_MAX,
+    PAYLOAD_BYTES_MAX,
+    PRIORITY_MAX,
+    PRIORITY_MIN,
+    START_COUNT_MAX,
+    NewExecution,
+    StartResult,
+    new_id,
+)
 from rhythm.tasks import Retry, Task
 
 KEY_POLICIES = ("return", "reject", "replace", "after_failure")
@@ -96,6 +105,29 @@ def new_execution(start: Start, *, bytes_max: int = PAYLOAD_BYTES_MAX) -> NewExe
         timeout_seconds=None if start.timeout is None else _timeout(start.timeout),
         tags=None if start.tags is None else _tags(start.tags),
     )
+
+
+def new_executions(starts: Iterable[Start], *, bytes_max: int) -> list[list[NewExecution]]:
+    """The records of many starts, all of them checked, in portions of one round trip each."""
+    records = [new_execution(start, bytes_max=bytes_max) for start in starts]
+    return [records[first : first + START_COUNT_MAX] for first in range(0, len(records), START_COUNT_MAX)]
+
+
+def started(records: Iterable[NewExecution], results: Sequence[StartResult]) -> list[uuid.UUID]:
+    """The ids that stand for these starts. Raises StartRefused for the first one that was refused."""
+    for record, result in zip(records, results, strict=True):
+        check_not_refused(record, result)
+    return [result.id for result in results]
+
+
+def check_not_refused(record: NewExecution, result: StartResult) -> None:
+    """Raises StartRefused when the start was refused for its key's sake."""
+    if result.status == "refused":
+        why = "with other inputs" if result.code == "key_conflict" else "and the key policy is to reject that"
+        raise StartRefused(
+            f"the key {record.key!r} of {record.name!r} belongs to execution {result.id}, {why}",
+            code=result.code or "refused",
+        )
 
 
 def _plain(start: Start) -> bool:

@@ -43,7 +43,7 @@ BACKOFF_FIRST_SECONDS = 0.1
 WRITE_TURNS = 5  #: of the event loop, after which what was written has left this process (fail points)
 BACKOFF_MAX_SECONDS = 5.0
 
-_PASSING = {"40001", "40P01"}  # serialization failure, deadlock: rolled back, may be repeated
+PASSING = {"40001", "40P01"}  # serialization failure, deadlock: rolled back, may be repeated
 _UNAVAILABLE_CLASSES = {"08", "53", "57", "58"}  # connection, resources, operator intervention, system error
 _UNAVAILABLE = {"25006", "55P03"}  # read only (after a failover), lock not available
 _NO_SCHEMA = {"3F000", "42883", "42P01", "42703"}  # schema, function, table or column that is not there
@@ -95,24 +95,30 @@ def translate(error: BaseException, url: str) -> Exception | None:
     """The error of Rhythm for one of the driver, or None if it is not one that Rhythm has a word for."""
     if isinstance(error, RhythmError):
         return None
+    where = f"the database at {mask_url(url)}"
     state = getattr(error, "sqlstate", None)
     if isinstance(error, asyncpg.PostgresError) and state:
-        return _translate_state(error, state, url)
+        return translate_state(state, str(error), getattr(error, "detail", None), where)
+    return translate_other(error, where, url)
+
+
+def translate_other(error: BaseException, where: str, url: str = "") -> Exception | None:
+    """The same for an error that did not come from PostgreSQL."""
     if isinstance(error, asyncpg.DataError | UnicodeEncodeError):
         return InvalidInput(f"a value cannot be stored: {error}")
     if isinstance(error, TimeoutError):
-        return DatabaseUnavailable(f"the database at {mask_url(url)} did not answer in time")
+        return DatabaseUnavailable(f"{where} did not answer in time")
     closed = isinstance(error, asyncpg.InterfaceError) and "clos" in str(error)  # the pool, or the connection
     if closed or isinstance(error, OSError | asyncpg.InternalClientError | EOFError):
-        reason = str(error).replace(url, mask_url(url)) or type(error).__name__
-        return DatabaseUnavailable(f"the database at {mask_url(url)} cannot be reached: {reason}")
+        reason = str(error).replace(url, mask_url(url)) if url else str(error)
+        return DatabaseUnavailable(f"{where} cannot be reached: {reason or type(error).__name__}")
     return None
 
 
-def _translate_state(error: asyncpg.PostgresError, state: str, url: str) -> Exception | None:
-    message = str(error)
+def translate_state(state: str, message: str, detail: str | None, where: str) -> Exception | None:
+    """The error of Rhythm for a SQLSTATE, or None. ``where``: "the database at …", for the message."""
     if state == "RH001":
-        return StartRefused(message, code=getattr(error, "detail", None) or "refused")
+        return StartRefused(message, code=detail or "refused")
     if state == "RH002":
         return IncarnationDead(message)
     if state == "RH003":
@@ -126,13 +132,11 @@ def _translate_state(error: asyncpg.PostgresError, state: str, url: str) -> Exce
     if state == "RH006" or state[:2] == "22" or state == "23514":
         return InvalidInput(message)
     if state in _NO_SCHEMA:
-        return SchemaMismatch(
-            f"the database at {mask_url(url)} does not hold this release's schema ({message}): run `rhythm migrate`"
-        )
+        return SchemaMismatch(f"{where} does not hold this release's schema ({message}): run `rhythm migrate`")
     if state[:2] in ("28", "3D"):
-        return DatabaseUnavailable(f"the database at {mask_url(url)} refuses the connection: {message}")
-    if state[:2] in _UNAVAILABLE_CLASSES or state in _UNAVAILABLE or state in _PASSING:
-        return DatabaseUnavailable(f"the database at {mask_url(url)} cannot do it now: {message}")
+        return DatabaseUnavailable(f"{where} refuses the connection: {message}")
+    if state[:2] in _UNAVAILABLE_CLASSES or state in _UNAVAILABLE or state in PASSING:
+        return DatabaseUnavailable(f"{where} cannot do it now: {message}")
     return None
 
 
@@ -298,7 +302,7 @@ class Database:
                         return await _call_or_fail(self._fail_point, connection, method, query, arguments)
                     return await getattr(connection, method)(query, *arguments)
             except Exception as error:
-                if repeat < REPEATS_MAX and getattr(error, "sqlstate", None) in _PASSING:
+                if repeat < REPEATS_MAX and getattr(error, "sqlstate", None) in PASSING:
                     await asyncio.sleep(random.uniform(0.0, 0.02 * 2**repeat))
                     continue
                 translated = translate(error, self.url)
@@ -369,34 +373,3 @@ class _Borrowed:
     async def __aexit__(self, _: object, error: BaseException | None, __: object) -> None:
         in_order = error is None or isinstance(error, asyncpg.PostgresError | asyncpg.DataError | RhythmError)
         self._pool.release(self._connection, broken=not in_order)
-
-
-class Caller:
-    """The caller's own connection (asyncpg), whose transaction is theirs; errors are Rhythm's."""
-
-    def __init__(self, connection: Any) -> None:
-        if not isinstance(connection, asyncpg.Connection | asyncpg.pool.PoolConnectionProxy):
-            raise InvalidInput(f"connection= takes an asyncpg connection, not {type(connection).__name__}")
-        self._connection = connection
-
-    async def execute(self, query: str, *arguments: Any) -> Any:
-        return await self._call("execute", query, arguments)
-
-    async def fetch(self, query: str, *arguments: Any) -> Sequence[Any]:
-        rows: Sequence[Any] = await self._call("fetch", query, arguments)
-        return rows
-
-    async def fetchrow(self, query: str, *arguments: Any) -> Any:
-        return await self._call("fetchrow", query, arguments)
-
-    async def fetchval(self, query: str, *arguments: Any) -> Any:
-        return await self._call("fetchval", query, arguments)
-
-    async def _call(self, method: str, query: str, arguments: tuple[Any, ...]) -> Any:
-        try:
-            return await getattr(self._connection, method)(query, *arguments)
-        except Exception as error:
-            translated = translate(error, "postgresql://(the caller's connection)")
-            if translated is None:
-                raise
-            raise translated from error

@@ -16,9 +16,7 @@ from typing import Any
 
 import asyncpg
 
-from rhythm.errors import InvalidInput
 from rhythm.model import (
-    START_COUNT_MAX,
     Claim,
     DefinitionInfo,
     ExchangeRequest,
@@ -39,8 +37,8 @@ from rhythm.model import (
     WorkerRegistration,
 )
 from rhythm.store import migrations
-from rhythm.store.codec import JSON_CODEC, pack, text, unpack
-from rhythm.store.connection import CALL_TIMEOUT_SECONDS, Caller, Database, Executor
+from rhythm.store.codec import pack, text, unpack
+from rhythm.store.connection import CALL_TIMEOUT_SECONDS, Database
 from rhythm.store.marshal import (
     EXCHANGE,
     MEMBERS_BITS,
@@ -50,23 +48,16 @@ from rhythm.store.marshal import (
     exchange_arguments,
     exchange_result,
     json_text,
-    kind_code,
     milliseconds,
-    or_none,
     retokened,
     step_arguments,
     step_result,
     task_claims,
     workflow_claims,
 )
+from rhythm.store.starts import START_TYPES, start_arguments, start_results
 
-_POLICY_CODES = {"return": 1, "reject": 2, "replace": 3, "after_failure": 4}
-_START_STATUSES = ("", "started", "existing", "replaced", "key_conflict", "key_taken")
-_START_TYPES = (
-    "uuid[]", "bytea[]", "integer[]", "smallint[]", "text[]", "integer[]", "text[]", "integer[]", "timestamptz[]",
-    "double precision[]", "text[]", "smallint[]", "integer[]", "text[]", "bigint[]", "text[]", "text[]",
-)  # fmt: skip
-_START = "select * from rhythm.start_many(" + ", ".join(f"${i}::{t}" for i, t in enumerate(_START_TYPES, 1)) + ")"  # noqa: S608 - built of constants
+_START = "select * from rhythm.start_many(" + ", ".join(f"${i}::{t}" for i, t in enumerate(START_TYPES, 1)) + ")"  # noqa: S608 - built of constants
 
 
 class Store:
@@ -135,18 +126,16 @@ class Store:
 
     # Starting
 
-    async def start(self, starts: Sequence[NewExecution], *, connection: Any = None) -> list[StartResult]:
+    async def start(self, starts: Sequence[NewExecution]) -> list[StartResult]:
         """Starts executions, all or nothing but for keys: one result each, in order; "refused" ones have a code.
 
-        At most START_COUNT_MAX. ``connection``: an asyncpg connection, then it belongs to its transaction. Raises
-        StartRefused (``unknown_definition``), InvalidInput for texts that cannot be stored.
+        At most START_COUNT_MAX. Raises StartRefused (``unknown_definition``), InvalidInput for texts that cannot be
+        stored.
         """
         if not starts:
             return []
-        if len(starts) > START_COUNT_MAX:
-            raise InvalidInput(f"{len(starts)} executions in one start: at most {START_COUNT_MAX}")
-        row = await self._executor(connection).fetchrow(_START, *_start_arguments(starts))
-        return [_start_result(id_, status) for id_, status in zip(row["o_ids"], row["o_statuses"], strict=True)]
+        row = await self._database.fetchrow(_START, *start_arguments(starts))
+        return start_results(row["o_ids"], row["o_statuses"])
 
     async def publish(self, definitions: Sequence[NewDefinition]) -> list[int]:
         """Stores definitions and makes each the current one of its name. Returns their ids, in order."""
@@ -318,14 +307,12 @@ class Store:
 
     # Signals and cancellation
 
-    async def signal(
-        self, execution_id: uuid.UUID, name: str, payload: bytes, send_id: uuid.UUID, *, connection: Any = None
-    ) -> None:
+    async def signal(self, execution_id: uuid.UUID, name: str, payload: bytes, send_id: uuid.UUID) -> None:
         """Sends a signal; the same send id again does nothing.
 
         Raises ExecutionNotFound, ExecutionFinished, SignalRefused, and InvalidInput when it is a task.
         """
-        await self._executor(connection).execute(
+        await self._database.execute(
             "select rhythm.signal($1, $2, $3, $4)", execution_id, text(name, "name"), pack(payload), send_id
         )
 
@@ -401,39 +388,6 @@ class Store:
         """What breaks an invariant right now: (invariant, execution, what is wrong). Empty is as it must be."""
         rows = await self._database.fetch("select * from rhythm.find_breaches()")
         return [(row["invariant"], row["execution_id"], row["problem"]) for row in rows]
-
-    def _executor(self, connection: Any) -> Executor:
-        return self._database if connection is None else Caller(connection)
-
-
-def _start_arguments(starts: Sequence[NewExecution]) -> list[Any]:
-    name, pairs = distinct((kind_code(s.kind), s.name) for s in starts)
-    queue, queues = distinct(s.queue for s in starts)
-    keyed = any(s.key is not None for s in starts)
-    return [
-        [s.id for s in starts],
-        [JSON_CODEC + s.inputs for s in starts],
-        name,
-        [kind for kind, _ in pairs],
-        [text(n, "name") for _, n in pairs],
-        or_none(queue),
-        [text(q, "queue") for q in queues] or None,
-        or_none([s.priority for s in starts]),
-        or_none([s.available_at for s in starts]),
-        or_none([s.delay_seconds for s in starts]),
-        [None if s.key is None else text(s.key, "key") for s in starts] if keyed else None,
-        [_POLICY_CODES[s.key_policy] for s in starts] if keyed else None,
-        or_none([s.retries for s in starts]),
-        or_none([json_text(s.retry) for s in starts]),
-        or_none([milliseconds(s.timeout_seconds) for s in starts]),
-        or_none([json_text(s.tags) for s in starts]),
-        or_none([s.definition_hash for s in starts]),
-    ]
-
-
-def _start_result(id_: uuid.UUID, status: int) -> StartResult:
-    name = _START_STATUSES[status]
-    return StartResult(id_, name) if status <= 3 else StartResult(id_, "refused", name)
 
 
 def _execution(row: Mapping[str, Any]) -> ExecutionInfo:

@@ -146,3 +146,18 @@ begin
   perform rhythm.notify_idle(rhythm.deliver(array[p_id], array[4::smallint], array[null::integer], array[null::uuid],
     array[p_name], array[p_payload], array[octet_length(p_payload)]));
 end $$;
+
+-- Sends a signal from plain SQL, within the caller's transaction. Repeating it with the same send id does nothing; without
+-- one every call is another signal. Until the transaction ends the workflow cannot take a step: send signals last.
+-- Returns the send id. Raises RH001 for a name of no or more than 200 characters, and what signal raises.
+create or replace function rhythm.send_signal(
+  p_id uuid, p_name text, p_payload json default 'null', p_send_id uuid default rhythm.new_id())
+returns uuid language plpgsql as $$
+begin
+  if p_id is null or p_payload is null or p_send_id is null or coalesce(length(p_name), 0) not between 1 and 200 then
+    raise exception 'a signal needs an execution, a name of 1 to 200 characters, a JSON payload and a send id'
+      using errcode = 'RH001', detail = 'invalid_signal';
+  end if;
+  perform rhythm.signal(p_id, p_name, rhythm.as_payload(p_payload::text), p_send_id);
+  return p_send_id;
+end $$;
