@@ -98,13 +98,12 @@ class Shop:
     processes: Processes
     others: list[Process] = field(default_factory=list)  #: whose output is shown as well when something is wrong
 
-    def worker(self, *arguments: str, fail_point: str | None = None) -> Process:
+    def worker(self, *arguments: str, url: str | None = None) -> Process:
+        """A worker; its tasks write into the ledger directly, whatever ``url`` it is given."""
         env = {"SHOP_URL": self.url}
-        if fail_point is not None:
-            env["RHYTHM_FAIL_POINT"] = fail_point
         options = ("--heartbeat-timeout", HEARTBEAT, "--poll-interval", "200ms", *arguments)
         return self.processes.worker(
-            self.url, *options, app=["shop"], workflows=["workflows"], cwd=self.folder, env=env
+            url or self.url, *options, app=["shop"], workflows=["workflows"], cwd=self.folder, env=env
         )
 
     async def query(self, text: str, *arguments: Any) -> list[Any]:
@@ -126,11 +125,11 @@ class Shop:
     async def begun(self, mark: str) -> None:
         await self.until(lambda: self.query("select 1 from ledger where order_id = $1", mark), f"{mark} has begun")
 
-    async def start_orders(self, count: int) -> dict[uuid.UUID, Any]:
+    async def start_orders(self, count: int, prefix: str = "o") -> dict[uuid.UUID, Any]:
         """Starts workflows and plain tasks; what each must give, by id."""
-        orders = [rhythm.Start("order", {"order": f"o{i}"}) for i in range(count)]
+        orders = [rhythm.Start("order", {"order": f"{prefix}{i}"}) for i in range(count)]
         tasks = [rhythm.Start("plain", {"i": i}) for i in range(count)]
-        expected = [{"order": f"o{i}", "steps": ["charge", "reserve", "ship"]} for i in range(count)]
+        expected = [{"order": f"{prefix}{i}", "steps": ["charge", "reserve", "ship"]} for i in range(count)]
         ids = await self.client.start_many(orders + tasks)
         return dict(zip(ids, expected + [i * 2 for i in range(count)], strict=True))
 
