@@ -733,6 +733,8 @@ def _message(error: BaseException, length_max: int) -> str:
         text = str(error)
     except Exception:  # noqa: BLE001 - a broken __str__ must not hide the failure
         text = "(its message cannot be shown)"
+    if not isinstance(error, Exception):  # SystemExit and its like: "3" alone would not say what happened
+        text = f"the task raised {error.__class__.__name__}{': ' if text else ''}{text}"
     return text if len(text) <= length_max else text[:length_max] + "…"
 
 

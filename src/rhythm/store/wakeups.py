@@ -70,6 +70,8 @@ class Wakeups:
                 await self._listen(connection, backoff)
             except (OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
                 logger.debug("url=%s listener lost: %s", mask_url(self._url), error)
+            except Exception:
+                logger.exception("url=%s listener failed", mask_url(self._url))
             finally:
                 self.connected.clear()
                 if connection is not None:

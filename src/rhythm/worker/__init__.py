@@ -1,6 +1,7 @@
 """The worker: claims executions, runs them, reports. ``rhythm.Worker`` runs one inside an application.
 
-worker        life cycle: connect, register, run, drain
+worker        life cycle: connect, register, run, begin anew, stop
+incarnation   one registration: its parts, what they tell each other, and how it ends
 exchange      the loop of exchanges: reports out, claims in, and what to do when an answer is lost
 runner        tasks: on the loop, or in threads
 activations   workflows: the thread they run on, and the cache of their heaps

@@ -7,6 +7,9 @@ others but no task, no exchange and no heartbeat.
 A decoded heap may be kept for the next activation of the same version. It is taken out when an activation begins, and
 put back only when its commit is confirmed, with the new version. Whatever goes wrong, the stored snapshot is what
 counts.
+
+An unexpected error in one job, running out of memory included, fails that execution with EngineError, its snapshot
+kept; the thread goes on. Should the thread end nevertheless, the worker is told and ends its incarnation.
 """
 
 from __future__ import annotations
@@ -43,7 +46,7 @@ Job = Held | ParentStep
 
 
 class Activations:
-    """The activation thread. ``done(reports)`` is called on the event loop."""
+    """The activation thread. ``done(reports)``, and ``on_broken(error)`` when it ends, are called on the event loop."""
 
     def __init__(
         self,
@@ -52,9 +55,11 @@ class Activations:
         budget_seconds: float,
         limits: Limits,
         on_stuck: Callable[[], None],
+        on_broken: Callable[[BaseException], None],
         fail_point: FailPoint | None,
     ) -> None:
         self.done = done
+        self.on_broken = on_broken
         self.limits = limits
         self.fail_point = fail_point
         self.definitions: dict[int, DefinitionInfo] = {}
@@ -92,26 +97,39 @@ class Activations:
     # --- on the thread ---
 
     def _work(self) -> None:
-        while (jobs := self._jobs.get()) is not None:
-            finished: list[Report] = []
-            began = time.monotonic()
-            for job in jobs:
-                finished.append(self._run(job))
-                if time.monotonic() - began > SLICE_SECONDS:
-                    self._hand_back(finished)
-                    finished, began = [], time.monotonic()
-            self._hand_back(finished)
+        try:
+            while (jobs := self._jobs.get()) is not None:
+                finished: list[Report] = []
+                began = time.monotonic()
+                for job in jobs:
+                    finished.append(self._run(job))
+                    if time.monotonic() - began > SLICE_SECONDS:
+                        self._tell(self.done, finished)
+                        finished, began = [], time.monotonic()
+                if finished:
+                    self._tell(self.done, finished)
+        except BaseException as error:
+            logger.critical("the activation thread has ended unexpectedly", exc_info=True)
+            self._tell(self.on_broken, error)
 
-    def _hand_back(self, finished: list[Report]) -> None:
-        if finished:
-            try:
-                self._loop.call_soon_threadsafe(self.done, finished)
-            except RuntimeError:
-                logger.debug("an activation ended after its worker had gone")
+    def _tell(self, function: Callable[..., None], argument: object) -> None:
+        try:
+            self._loop.call_soon_threadsafe(function, argument)
+        except RuntimeError:
+            logger.debug("an activation ended after its worker had gone")
 
     def _run(self, job: Job) -> Report:
-        if isinstance(job, ParentStep):
-            return self._continue(job)
+        try:
+            return self._continue(job) if isinstance(job, ParentStep) else self._advance(job)
+        except Exception as error:
+            held = job.held if isinstance(job, ParentStep) else job
+            logger.exception("execution_id=%s an activation failed outside the engine", held.claim.id)
+            if isinstance(job, ParentStep):
+                return Report(held, outcome=job.outcome)  # the parent is woken, and fails on its own account
+            claim = held.claim
+            return Report(held, commit=_commit(held.token, claim.id, claim.version, _failed(error, claim.deliveries)))
+
+    def _advance(self, job: Held) -> Report:
         claim = job.claim
         assert claim.definition_id is not None, "workflows have definitions"
         start = None
@@ -164,7 +182,7 @@ class Activations:
             activation = _broken(type(error).__name__, str(error), deliveries)
         except Exception as error:
             logger.exception("execution_id=%s the engine failed", execution_id)
-            activation = _broken("EngineError", f"{type(error).__name__}: {error}", deliveries)
+            activation = _failed(error, deliveries)
         if activation.logs:
             self._write_logs(execution_id, name, activation)
         if self.fail_point is not None:
@@ -203,6 +221,10 @@ class Activations:
 def _worth_keeping(activation: Activation) -> Live | None:
     small = activation.snapshot is not None and len(activation.snapshot) <= SNAPSHOT_CACHED_MAX
     return activation.live if small else None
+
+
+def _failed(error: Exception, deliveries: tuple[Delivery, ...]) -> Activation:
+    return _broken("EngineError", f"{type(error).__name__}: {error}", deliveries)
 
 
 def _broken(name: str, message: str, deliveries: tuple[Delivery, ...]) -> Activation:

@@ -23,8 +23,10 @@ Suspects. An execution that was lost before is claimed alone, by a worker that r
 only the culprit can take a worker down. A worker that hears of one claims nothing until its hands are free, but not for
 long: what it holds may take hours, and others may be free sooner.
 
-Without a trusted heartbeat nothing is sent: others may have taken over. Tasks that can be cancelled are, and the worker
-starts afresh when the database answers again.
+Without a trusted heartbeat others may be about to take over: the incarnation is cut off. It claims nothing more, and
+the loop winds up: what the rest of the worker still has to report or to hand back (see ``incarnation``) is sent when
+the database answers, after ``held`` as above; then the incarnation is over. What is claimed by an answer that comes
+when nothing is to be claimed any more goes back as it came.
 """
 
 from __future__ import annotations
@@ -36,7 +38,7 @@ import json
 import logging
 import time
 import uuid
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from functools import partial
 from typing import Any, Final
 
@@ -91,6 +93,10 @@ class Work:
         """A report was committed; ``version`` is the one its heap now has, None when it was only taken note of."""
         raise NotImplementedError
 
+    def cut_off(self) -> None:
+        """Stops everything; leaves with the exchange what is to be reported or handed back."""
+        raise NotImplementedError
+
 
 class Exchange:
     """The exchange loop of one incarnation."""
@@ -106,7 +112,6 @@ class Exchange:
         poll_interval: float,
         signals: Signals,
         fail_point: FailPoint | None,
-        on_cut_off: Callable[[], None],
     ) -> None:
         self.store = store
         self.incarnation = incarnation
@@ -117,12 +122,12 @@ class Exchange:
         self.poll_interval = poll_interval
         self.signals = signals
         self.fail_point = fail_point
-        self.on_cut_off = on_cut_off
         self.held: dict[uuid.UUID, Held] = {}
         self.reports: list[Report] = []  #: ready to be sent
         self.hand_backs: list[Held] = []
         self.workflows_out = 0  #: claimed workflows that are not committed yet
         self.claiming = True
+        self.winding_up = False  #: cut off: over when nothing is left to send
         self.turned_at = time.monotonic()
         self.batch = BATCH_FIRST
         self._splitting: set[int] = set()  # batches whose new tokens are on their way
@@ -132,7 +137,7 @@ class Exchange:
         self._epoch = 0  # how often the database was asked what is held
         self._claims_in_flight = 0
         self._look = True  # something may be there to claim
-        self._dead = False
+        self._over: str | None = None  # why this incarnation is over
         self._clearing_until = 0.0  # claims nothing until then, for a suspect's sake
         self._clear_again_at = 0.0
         self._suspects_held = 0
@@ -157,34 +162,40 @@ class Exchange:
         self.hand_backs.extend(held)
         self._wake.set()
 
-    def declared_dead(self) -> None:
-        """The heartbeat was told that others have taken over."""
-        self._dead = True
+    def end(self, why: str) -> None:
+        """This incarnation is over: nothing more is sent."""
+        self._over = self._over or why
         self._wake.set()
 
     @property
     def is_idle(self) -> bool:
         """Nothing is held, on its way, or to be sent."""
-        return not (self.held or self.reports or self.hand_backs or self._flights)
+        return not self.held and self.is_settled
+
+    @property
+    def is_settled(self) -> bool:
+        """Nothing is on its way or to be sent, and what the database has taken in is known."""
+        return not (self.reports or self.hand_backs or self._flights or self._uncertain)
 
     # --- the loop ---
 
     async def run(self) -> None:
-        """Runs until cancelled. Raises IncarnationDead when the incarnation was declared dead."""
+        """Runs until cancelled. Raises IncarnationDead when this incarnation is over."""
         try:
             while True:
                 self.turned_at = time.monotonic()
-                if self._dead:
-                    raise IncarnationDead("this worker was declared dead; what it held has been taken over")
-                if not self.heartbeat.is_trusted:
-                    await self._cut_off()
-                    continue
-                if self._uncertain or time.monotonic() > self._audit_at:
+                if self._over is not None:
+                    raise IncarnationDead(self._over)
+                if not self.winding_up and not self.heartbeat.is_trusted:
+                    await self._wind_up()
+                elif self._uncertain or time.monotonic() > self._audit_at:
                     await self._reconcile()
+                elif self._launch():
                     continue
-                if self._launch():
-                    continue
-                await self._sleep()
+                elif self.winding_up and self.is_settled:
+                    self.end("this worker was cut off from the database; what had begun is lost")
+                else:
+                    await self._sleep()
         finally:
             for flight in self._flights:
                 flight.cancel()
@@ -219,22 +230,33 @@ class Exchange:
             self._look = False
         flight = asyncio.create_task(self._fly(reports, backs, tasks, workflows), name="rhythm-exchange")
         self._flights.add(flight)
-        flight.add_done_callback(partial(self._landed, batches, claims))
+        flight.add_done_callback(partial(self._landed, reports, backs, batches, claims))
         return True
 
-    def _landed(self, batches: set[int], claims: bool, flight: asyncio.Task[None]) -> None:
+    def _landed(
+        self, reports: list[Report], backs: list[Held], batches: set[int], claims: bool, flight: asyncio.Task[None]
+    ) -> None:
         # Here and not in the flight: one that is cancelled before its first step never runs its own last lines.
         self._flights.discard(flight)
         self._splitting -= batches
         if claims:
             self._claims_in_flight -= 1
         self._wake.set()
-        if not flight.cancelled() and (error := flight.exception()) is not None:
-            logger.error("an exchange failed unexpectedly", exc_info=error)
-            self._uncertain = True
+        error = None if flight.cancelled() else flight.exception()
+        if error is None and not flight.cancelled():
+            return
+        self.reports[:0] = reports
+        self.hand_backs[:0] = backs
+        self._uncertain = True
+        if isinstance(error, IncarnationDead):
+            self.end("this worker was declared dead; what it held has been taken over")
+        elif isinstance(error, DatabaseUnavailable):
+            logger.warning("exchange failed, its outcome is unknown: %s", error)
+        elif error is not None:
+            logger.error("exchange failed: %s", error, exc_info=error)
 
     def _wanted(self) -> tuple[int, int]:
-        if not self.claiming or self._suspects_held or not self._hands_free():
+        if not self.claiming or self._suspects_held or not self.heartbeat.has_beaten or not self._hands_free():
             return 0, 0
         limit = min(self.batch, CLAIM_COUNT_MAX)
         seconds = self.work.task_seconds()
@@ -280,23 +302,14 @@ class Exchange:
     # --- one exchange ---
 
     async def _fly(self, reports: list[Report], backs: list[Held], tasks: int, workflows: int) -> None:
+        """Sends one exchange; what a failure means is seen to where it lands."""
         try:
             await self._send(reports, backs, tasks, workflows)
-        except (DatabaseUnavailable, asyncio.CancelledError) as error:
-            self.reports[:0] = reports
-            self.hand_backs[:0] = backs
-            self._uncertain = True
-            if isinstance(error, asyncio.CancelledError):
-                raise
-            logger.warning("exchange failed, its outcome is unknown: %s", error)
-        except IncarnationDead:
-            self._dead = True
-        except Exception as error:
-            self.reports[:0] = reports
-            self.hand_backs[:0] = backs
-            self._uncertain = True
-            logger.exception("exchange failed: %s", error)
+        except (DatabaseUnavailable, IncarnationDead):
+            raise
+        except Exception:
             await asyncio.sleep(self._trouble.next_seconds())
+            raise
 
     async def _send(self, reports: list[Report], backs: list[Held], tasks: int, workflows: int) -> None:
         request = self._request(reports, backs, tasks, workflows)
@@ -417,7 +430,10 @@ class Exchange:
             if claim.lost:
                 self._suspects_held += 1
             taken.append(held)
-        self.work.accept(taken)
+        if self.claiming:
+            self.work.accept(taken)
+        else:
+            self.hand_back(taken)
 
     # --- when something is wrong ---
 
@@ -442,24 +458,18 @@ class Exchange:
         logger.error("execution_id=%s its outcome cannot be stored: %s", claim.id, error)
         await self._send([_refusal(report, error)], [], 0, 0)
 
-    async def _cut_off(self) -> None:
-        """No heartbeat is confirmed: nothing may be sent, what is under way is given up."""
-        if self.held or self.reports:
-            logger.error(
-                "no confirmed heartbeat: giving up what %d claims hold until the database answers", len(self.held)
-            )
-        self.on_cut_off()
+    async def _wind_up(self) -> None:
+        """No heartbeat was confirmed for too long: this incarnation ends when the rest of it has been sent."""
+        logger.error(
+            "no confirmed heartbeat: this incarnation ends; it holds %d executions and has %d reports to send",
+            len(self.held), len(self.reports),
+        )  # fmt: skip
+        self.claiming = False
+        self.winding_up = True
         for flight in self._flights:
             flight.cancel()
         await asyncio.gather(*self._flights, return_exceptions=True)
-        self.reports.clear()
-        self.hand_backs.clear()
-        for held in list(self.held.values()):
-            held.abandoned = True
-            self._drop(held)
-        while not self.heartbeat.is_trusted and not self._dead:
-            self.turned_at = time.monotonic()
-            await asyncio.sleep(self.heartbeat.interval / 4)
+        self.work.cut_off()
         self._uncertain = True
 
     async def _reconcile(self) -> None:
@@ -471,9 +481,6 @@ class Exchange:
         known = [mine.claim for mine in self.held.values()]
         try:
             held = await self.store.held(self.incarnation, known, epoch=self._epoch)
-        except IncarnationDead:
-            self._dead = True
-            return
         except DatabaseUnavailable:
             await asyncio.sleep(self._backoff.next_seconds())
             return
@@ -497,7 +504,8 @@ class Exchange:
         self.hand_backs = [back for back in self.hand_backs if not back.ended]
         unknown = [claim for claim in held.claims if claim.id not in self.held]
         if unknown:
-            logger.warning("running %d executions whose claims were not known here", len(unknown))
+            verb = "running" if self.claiming else "handing back"
+            logger.warning("%s %d executions whose claims were not known here", verb, len(unknown))
             self._hold(unknown)
         self._look = True
 

@@ -1,7 +1,8 @@
 """Maintenance: what is due in the database, and what dead workers left behind.
 
 Any worker may do any of it at any time; the SQL function elects one where that matters. This loop calls it at least
-every IDLE_FACTOR poll intervals, and exactly when the next thing known to be due is due.
+every IDLE_FACTOR poll intervals, and exactly when the next thing known to be due is due. An error, whatever it is, is
+logged and the next run tries again.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ import uuid
 from collections.abc import Callable
 from typing import Final
 
-from rhythm.errors import DatabaseUnavailable, RhythmError
+from rhythm.errors import DatabaseUnavailable
 from rhythm.store import Store
 from rhythm.store.connection import Backoff
 
@@ -66,8 +67,9 @@ class Maintenance:
                 logger.debug("maintenance failed: %s", error)
                 await asyncio.sleep(backoff.next_seconds())
                 continue
-            except RhythmError:
+            except Exception:
                 logger.exception("maintenance failed")
+                await asyncio.sleep(backoff.next_seconds())
             await self._sleep()
 
     async def _sleep(self) -> None:

@@ -5,7 +5,10 @@ Every other one gets a Task of its own, at most ``async_max`` at a time; ``def``
 What is claimed beyond that waits here in order. Long batches give the loop a turn every SLICE_SECONDS.
 
 An attempt that runs into its timeout fails with type "timeout": an async task is cancelled; a thread cannot be stopped,
-its result is ignored when it comes. Nothing a task does or returns gets out of here but as an outcome.
+its result is ignored when it comes. Nothing a task does or returns gets out of here but as an outcome: what it raises
+is its failure, and retried by its policy, whatever it is. SystemExit, KeyboardInterrupt, GeneratorExit and
+CancelledError that a task raises of its own accord end that attempt, never the worker. (Only inside an asyncio Task
+that the task itself made do the first two end the process, as everywhere in asyncio.)
 """
 
 from __future__ import annotations
@@ -66,6 +69,7 @@ class TaskRunner:
         threads_max: int,
         payload_bytes_max: int,
         fail_point: FailPoint | None,
+        on_broken: Callable[[BaseException], None],
     ) -> None:
         self.tasks = tasks
         self.report = report
@@ -79,7 +83,8 @@ class TaskRunner:
         self.in_threads: set[Held] = set()
         self.seconds_per_task = 0.0  #: moving average of what one task occupies the loop
         self.ever_suspended = False  #: whether the last tasks really suspended
-        self._threads = _Threads()
+        loop = asyncio.get_running_loop()
+        self._threads = _Threads(lambda error: _call_soon(loop, on_broken, error))
         self._slice: asyncio.TimerHandle | asyncio.Handle | None = None
         self._stopped = False
 
@@ -130,8 +135,17 @@ class TaskRunner:
     def _start(self, held: Held) -> None:
         claim = held.claim
         task = self.tasks.get(claim.name)
+        held.begun = True
         if self.fail_point is not None:
             self.fail_point.passed("task_begun")
+        try:
+            self._call(held, task)
+        except Exception as error:
+            logger.exception("execution_id=%s it could not be run", claim.id)
+            self._failed(held, task, error, True)
+
+    def _call(self, held: Held, task: Task[..., Any] | None) -> None:
+        claim = held.claim
         if task is None:
             self._failed(
                 held, None, TaskNotFoundError(f"no task named {claim.name!r} is registered in this worker"), False
@@ -141,7 +155,7 @@ class TaskRunner:
             arguments = task.bind(claim.inputs)
             if task.context_parameter is not None:
                 arguments[task.context_parameter] = self._context(held, task)
-        except Exception as error:  # noqa: BLE001  (whatever validation raises is the outcome)
+        except BaseException as error:  # noqa: BLE001  (whatever validation raises is the outcome)
             self._failed(held, task, error, task.is_retryable(error))
             return
         if claim.name in self.plain:
@@ -162,7 +176,7 @@ class TaskRunner:
             parent_id=claim.parent_id,
             idempotency_key=idempotency_key(claim.key, claim.parent_id, claim.operation, claim.id),
             name=task.name,
-            abandoned=lambda: "cancelled" if held.cancel_asked else None,
+            abandoned=lambda: "cancelled" if held.cancel_asked else held.abandoned,
         )
 
     def _step(self, held: Held, task: Task[..., Any], arguments: dict[str, Any]) -> None:
@@ -171,7 +185,7 @@ class TaskRunner:
             coroutine.send(None)
         except StopIteration as stop:
             self._completed(held, task, stop.value)
-        except Exception as error:  # noqa: BLE001  (whatever a task raises is its outcome)
+        except BaseException as error:  # noqa: BLE001  (whatever a task raises is its outcome)
             self._failed(held, task, error, task.is_retryable(error))
         else:
             raise AssertionError("a coroutine without an await has suspended")
@@ -191,16 +205,16 @@ class TaskRunner:
             timer = asyncio.get_running_loop().call_later(claim.timeout_seconds, expire)
         try:
             output = await task.function(**arguments)
-        except asyncio.CancelledError:
+        except asyncio.CancelledError as error:
             if timed_out:
                 self._failed(held, task, self._timeout(held), True, kind="timeout")
             elif held.cancel_asked:
                 self._cancelled(held)
-            elif self._stopped or held.abandoned:
+            elif self._stopped:
                 raise  # the worker lets go; whoever takes over runs it again
             else:
-                self._failed(held, task, TaskCancelled("the task cancelled itself"), True)
-        except Exception as error:  # noqa: BLE001  (whatever a task raises is its outcome)
+                self._failed(held, task, error, task.is_retryable(error))
+        except BaseException as error:  # noqa: BLE001  (whatever a task raises is its outcome)
             self._failed(held, task, error, task.is_retryable(error))
         else:
             self._completed(held, task, output)
@@ -229,6 +243,10 @@ class TaskRunner:
             else:
                 self._failed(held, task, error, task.is_retryable(error) or kind == "timeout", kind=kind)
 
+        def expire() -> None:
+            held.abandoned = "it has taken longer than its timeout"
+            end(None, self._timeout(held), "timeout")
+
         def left() -> None:
             self.in_threads.discard(held)
             self.go_on()
@@ -245,7 +263,7 @@ class TaskRunner:
 
         timer = None
         if held.claim.timeout_seconds:
-            timer = loop.call_later(held.claim.timeout_seconds, lambda: end(None, self._timeout(held), "timeout"))
+            timer = loop.call_later(held.claim.timeout_seconds, expire)
         self._threads.run(work)
 
     def _timeout(self, held: Held) -> TaskTimeout:
@@ -262,7 +280,7 @@ class TaskRunner:
             self.fail_point.passed("task_done")
         try:
             payload = task.encode(output, bytes_max=self.payload_bytes_max)
-        except Exception as error:  # noqa: BLE001  (whatever encoding raises is the outcome)
+        except BaseException as error:  # noqa: BLE001  (whatever encoding raises is the outcome)
             self._failed(held, task, error, task.is_retryable(error))
             return
         self.report(held, TaskOutcome(held.token, held.claim.id, "completed", payload))
@@ -306,13 +324,11 @@ class TaskRunner:
         """Cancels what can be cancelled and begins nothing more; outcomes that still come are ignored by fencing."""
         self._stopped = True
         self.waiting.clear()
+        for held in self.in_threads:
+            held.abandoned = "its worker has let go of it"
         for held in list(self.suspended):
             if held.running is not None:
                 held.running.cancel()
-
-    def resume(self) -> None:
-        """After let_go: runs tasks again."""
-        self._stopped = False
 
     def close(self) -> None:
         """Gives the threads up without waiting for them."""
@@ -327,17 +343,21 @@ class _Threads:
     a worker that lets go must not wait for a task that nobody can stop.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, on_broken: Callable[[BaseException], None]) -> None:
+        self._on_broken = on_broken
         self._work: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()
         self._idle = threading.Semaphore(0)
         self._count = 0
 
     def run(self, function: Callable[[], None]) -> None:
-        """Runs it as soon as a thread is free; the caller sees to how many there are."""
-        self._work.put(function)
+        """Runs it as soon as a thread is free; the caller sees to how many there are.
+
+        Raises RuntimeError when a thread is needed and cannot be had.
+        """
         if not self._idle.acquire(blocking=False):
+            threading.Thread(target=self._loop, name=f"rhythm-task-{self._count + 1}", daemon=True).start()
             self._count += 1
-            threading.Thread(target=self._loop, name=f"rhythm-task-{self._count}", daemon=True).start()
+        self._work.put(function)
 
     def close(self) -> None:
         """Ends the threads, each after what it is at."""
@@ -346,7 +366,12 @@ class _Threads:
 
     def _loop(self) -> None:
         while (function := self._work.get()) is not None:
-            function()
+            try:
+                function()
+            except BaseException as error:
+                logger.critical("a thread for tasks has ended unexpectedly", exc_info=True)
+                self._on_broken(error)
+                return
             self._idle.release()
 
 

@@ -14,6 +14,7 @@ worker gives its process up.
 from __future__ import annotations
 
 import ctypes
+import logging
 import sys
 import threading
 import time
@@ -29,6 +30,7 @@ RECURSION_LIMIT: Final = 12_000  #: Python frames: call depth 10,000 of flow fun
 BUDGET_SECONDS: Final = 2.0  #: Default time of one activation.
 
 T = TypeVar("T")
+logger = logging.getLogger("rhythm.worker")
 _stack_size_lock = threading.Lock()
 
 
@@ -110,6 +112,14 @@ class Watchdog:
             ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(threading.get_ident()), None)
 
     def _watch(self) -> None:
+        while not self._closed:
+            try:
+                self._watch_clock()
+            except Exception:
+                logger.exception("the watchdog failed and begins anew")
+                time.sleep(REPEAT_SECONDS)
+
+    def _watch_clock(self) -> None:
         stuck_number = 0
         with self._condition:
             while not self._closed:
