@@ -1,6 +1,8 @@
 """`rhythm worker`: imports tasks, publishes workflow files, and runs a worker, or several as processes.
 
-SIGTERM and SIGINT drain: running tasks get `drain_timeout` to finish. A second one stops at once.
+SIGTERM and SIGINT drain: running tasks get `drain_timeout` to finish. A second one hands everything back at once, and
+ends the process after GIVE_UP_SECONDS even if a task blocks its event loop; a third ends it on the spot. Before the
+worker runs there is nothing to drain: the first one ends it, with the exit code of a drain.
 With `--processes N` this process only looks after N children: it passes signals on, starts a child anew that was
 killed, and ends with the first child that ends with an error of its own.
 """
@@ -8,11 +10,13 @@ killed, and ends with the first child that ends with an error of its own.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -28,6 +32,7 @@ if TYPE_CHECKING:
 
 DEFAULT_FOLDER = "workflows"
 PARENT_CHECK_SECONDS = 1.0  #: between two looks of a child process whether its parent still lives
+GIVE_UP_SECONDS = 6.0  #: between the second signal and the end of a process that does not hand back
 RESTART_PAUSE_SECONDS = 1.0  #: between the death of a child process and its successor
 _CHILD_VARIABLE = "RHYTHM_WORKER_CHILD"  # for the children of --processes: the number of their parent
 
@@ -112,6 +117,8 @@ def worker(
         }
     )
     _configure_logging(config)
+    for number in Stops:
+        signal.signal(number, _end_before_running)
     options.import_apps(config.app)
     is_child = _CHILD_VARIABLE in os.environ  # then migrating and publishing has been done
     folders = _workflow_folders(config)
@@ -177,27 +184,42 @@ def _run_worker(config: Config, url: str) -> None:
         uvloop.run(work)
 
 
+def _end_before_running(number: int, frame: Any) -> None:
+    raise SystemExit(0)
+
+
 async def _work(config: Config, url: str) -> None:
     from rhythm.worker import Worker
 
     worker = Worker(config=config, database_url=url)
     running = asyncio.create_task(worker.run())
     stopping: list[asyncio.Task[None]] = []
-
-    def stop() -> None:
-        if stopping:
-            running.cancel()
-        else:
-            stopping.append(asyncio.create_task(worker.stop()))
-
     loop = asyncio.get_running_loop()
+    asked = 0
+
+    def drain() -> None:
+        stopping.append(asyncio.create_task(worker.stop()))
+
+    # Not the loop's own handlers: those wait for a loop that a task may be blocking.
+    def stop(number: int, frame: Any) -> None:
+        nonlocal asked
+        asked += 1
+        if asked > 2:
+            os._exit(128 + signal.SIGTERM)
+        if asked == 2:
+            last = threading.Timer(GIVE_UP_SECONDS, os._exit, (128 + signal.SIGTERM,))
+            last.daemon = True
+            last.start()
+        with contextlib.suppress(RuntimeError):  # the loop has just ended
+            loop.call_soon_threadsafe(running.cancel if asked == 2 else drain)
+
     for number in Stops:
-        loop.add_signal_handler(number, stop)
-    watch = asyncio.create_task(_stop_without_parent(stop))
+        signal.signal(number, stop)
+    watch = asyncio.create_task(_stop_without_parent(drain))
     try:
         await running
     except asyncio.CancelledError:
-        if not stopping:
+        if asked < 2:
             raise
         raise SystemExit(128 + signal.SIGTERM) from None
     finally:

@@ -221,11 +221,14 @@ class Pool:
             pass
         idle, self._idle = self._idle, []
         self._size -= len(idle)
-        for connection, _ in idle:
-            try:
-                await connection.close(timeout=CLOSE_TIMEOUT_SECONDS)
-            except (TimeoutError, OSError, asyncpg.InterfaceError, asyncpg.PostgresError):
-                connection.terminate()
+        await asyncio.gather(*[_close(connection) for connection, _ in idle])
+
+
+async def _close(connection: asyncpg.Connection) -> None:
+    try:
+        await connection.close(timeout=CLOSE_TIMEOUT_SECONDS)
+    except (TimeoutError, OSError, asyncpg.InterfaceError, asyncpg.PostgresError):
+        connection.terminate()
 
 
 class Database:
