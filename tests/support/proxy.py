@@ -88,6 +88,8 @@ class Proxy:
         else:
             server = await asyncio.open_connection(self._host, self._port)
         self._writers |= {writer, server[1]}
+        if self._refusing:  # cut while it was being opened
+            self._hang_up()
         both = (self._pass_on(reader, server[1], "questions"), self._pass_on(server[0], writer, "answers"))
         self._tasks |= {asyncio.create_task(one) for one in both}
 

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import signal
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 import pytest
@@ -45,24 +46,30 @@ def crash(cluster: Cluster) -> None:
         time.sleep(0.01)
 
 
+@contextlib.asynccontextmanager
+async def shop_on(cluster: Cluster, folder: Path, processes: Processes) -> AsyncIterator[Shop]:
+    migrate(cluster.url)
+    (folder / "shop.py").write_text(TASKS)
+    (folder / "workflows").mkdir()
+    (folder / "workflows" / "order.flow").write_text(FLOW)
+    async with rhythm.connect(cluster.url) as client:
+        shop = Shop(cluster.url, folder, client, processes)
+        await client.publish(folder / "workflows")
+        await shop.query("create table ledger (key text primary key, order_id text not null, step text not null)")
+        yield shop
+
+
 @pytest.mark.parametrize("crashes", [1, 3])
 async def test_postgres_crashing_under_load_loses_nothing(
     cluster: Cluster, tmp_path: Path, processes: Processes, crashes: int
 ) -> None:
-    migrate(cluster.url)
-    (tmp_path / "shop.py").write_text(TASKS)
-    (tmp_path / "workflows").mkdir()
-    (tmp_path / "workflows" / "order.flow").write_text(FLOW)
-    async with rhythm.connect(cluster.url) as client:
-        shop = Shop(cluster.url, tmp_path, client, processes)
-        await client.publish(tmp_path / "workflows")
-        await shop.query("create table ledger (key text primary key, order_id text not null, step text not null)")
+    async with shop_on(cluster, tmp_path, processes) as shop:
         worker = shop.worker()
         worker.wait_for_output("ready")
         expected = {}
         for number in range(crashes):
             starts = [rhythm.Start("order", {"order": f"c{number}-{i}"}) for i in range(80)]
-            ids = await client.start_many(starts)
+            ids = await shop.client.start_many(starts)
             steps = ["charge", "reserve", "ship"]
             expected |= {e: {"order": f"c{number}-{i}", "steps": steps} for i, e in enumerate(ids)}
             await shop.until(lambda seen=number: _entries(shop, seen * 240 + 20), "work is under way")
@@ -71,6 +78,38 @@ async def test_postgres_crashing_under_load_loses_nothing(
 
         await shop.check(expected)
         assert worker.alive
+
+
+async def test_a_worker_whose_database_is_away_for_long_begins_anew(
+    cluster: Cluster, tmp_path: Path, processes: Processes
+) -> None:
+    async with shop_on(cluster, tmp_path, processes) as shop:
+        worker = shop.worker()
+        expected = await shop.start_orders(40)
+        await shop.until(lambda: _entries(shop, 20), "work is under way")
+        await asyncio.to_thread(crash, cluster)
+        await asyncio.to_thread(worker.wait_for_output, "no confirmed heartbeat")
+        await asyncio.to_thread(cluster.start)
+
+        await shop.check(expected)
+        await asyncio.to_thread(worker.wait_for_output, "(?s)ready.*gone.*ready")
+        assert worker.alive
+
+
+async def test_a_worker_whose_database_is_away_ends_promptly_on_sigterm(
+    cluster: Cluster, tmp_path: Path, processes: Processes
+) -> None:
+    async with shop_on(cluster, tmp_path, processes) as shop:
+        cut_off, waiting = shop.worker(), shop.worker()
+        for worker in (cut_off, waiting):
+            await asyncio.to_thread(worker.wait_for_output, "ready")
+        await asyncio.to_thread(crash, cluster)
+        cut_off.terminate()
+        assert await asyncio.to_thread(cut_off.wait, 15) == 0
+        await asyncio.to_thread(waiting.wait_for_output, "no confirmed heartbeat")
+        waiting.terminate()
+        assert await asyncio.to_thread(waiting.wait, 15) == 0
+        await asyncio.to_thread(cluster.start)
 
 
 async def _entries(shop: Shop, least: int) -> bool:

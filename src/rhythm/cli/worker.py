@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
 DEFAULT_FOLDER = "workflows"
 PARENT_CHECK_SECONDS = 1.0  #: between two looks of a child process whether its parent still lives
-GIVE_UP_SECONDS = 6.0  #: between the second signal and the end of a process that does not hand back
+GIVE_UP_SECONDS = 7.0  #: between the second signal and the end of a process that does not hand back
 RESTART_PAUSE_SECONDS = 1.0  #: between the death of a child process and its successor
 _CHILD_VARIABLE = "RHYTHM_WORKER_CHILD"  # for the children of --processes: the number of their parent
 

@@ -203,7 +203,7 @@ class Exchange:
 
     async def _sleep(self) -> None:
         with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(self._wake.wait(), self.poll_interval)
+            await asyncio.wait_for(self._wake.wait(), min(self.poll_interval, self.heartbeat.turn_seconds))
         if not self._wake.is_set():
             self._look = True  # polling is the promise
         self._wake.clear()
@@ -479,8 +479,12 @@ class Exchange:
             return
         self._epoch += 1
         known = [mine.claim for mine in self.held.values()]
+        patience = None if self.winding_up else self.heartbeat.trusted_seconds
         try:
-            held = await self.store.held(self.incarnation, known, epoch=self._epoch)
+            async with asyncio.timeout(patience):
+                held = await self.store.held(self.incarnation, known, epoch=self._epoch)
+        except TimeoutError:
+            return  # cut off
         except DatabaseUnavailable:
             await asyncio.sleep(self._backoff.next_seconds())
             return

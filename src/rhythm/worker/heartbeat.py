@@ -70,7 +70,17 @@ class Heartbeat:
     @property
     def is_trusted(self) -> bool:
         """Whether a beat was confirmed lately enough that nobody can have taken over yet."""
-        return time.monotonic() - self.confirmed_at < self._timeout - 2 * self.interval
+        return self.trusted_seconds > 0
+
+    @property
+    def turn_seconds(self) -> float:
+        """How often the exchange has to turn at least."""
+        return min(self.interval, self._stall_timeout / 2)
+
+    @property
+    def trusted_seconds(self) -> float:
+        """How long it will be trusted without another beat; negative when it is not."""
+        return self.confirmed_at + self._timeout - 2 * self.interval - time.monotonic()
 
     def stop(self) -> None:
         """Stops beating, in the middle of a call if need be."""

@@ -44,7 +44,7 @@ from rhythm.worker.runner import ASYNC_MAX, THREADS_MAX, TaskRunner
 from rhythm.worker.signals import Signals
 
 TASKS_BUFFERED: Final = 1_000  #: tasks claimed and not begun, while they run through without waiting
-LAST_EXCHANGE_SECONDS: Final = 5.0  #: for the last reports of an incarnation that ends
+LAST_EXCHANGE_SECONDS: Final = 4.0  #: for the last reports of an incarnation that ends
 logger = logging.getLogger("rhythm.worker")
 
 

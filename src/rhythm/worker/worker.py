@@ -17,7 +17,7 @@ import os
 import socket
 import uuid
 from collections.abc import Coroutine, Iterable
-from typing import Any, TypeVar
+from typing import Any, Final, TypeVar
 
 from rhythm import __version__, faults
 from rhythm.config import Config, load, resolve_database_url
@@ -28,10 +28,11 @@ from rhythm.store import Store
 from rhythm.store.connection import Backoff
 from rhythm.tasks import REGISTRY, Retry, Task
 from rhythm.worker.exchange import IN_FLIGHT_MAX
-from rhythm.worker.incarnation import LAST_EXCHANGE_SECONDS, Incarnation, Setup
+from rhythm.worker.incarnation import Incarnation, Setup
 from rhythm.worker.signals import Signals
 from rhythm.worker.watchdog import BUDGET_SECONDS
 
+UNREGISTER_SECONDS: Final = 2.0  #: for the last call; who dies without it is taken over a little later
 T = TypeVar("T")
 logger = logging.getLogger("rhythm.worker")
 
@@ -128,7 +129,7 @@ class Worker:
                 await Incarnation(setup, store, self.incarnation, registered).run(self._draining)
         finally:
             with contextlib.suppress(DatabaseUnavailable, TimeoutError):
-                async with asyncio.timeout(LAST_EXCHANGE_SECONDS):
+                async with asyncio.timeout(UNREGISTER_SECONDS):
                     await store.unregister_worker(self.incarnation)
             self.signals.drained.set()
             logger.info("worker gone incarnation=%s", self.incarnation)
