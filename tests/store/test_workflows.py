@@ -492,18 +492,6 @@ async def test_unread_signals_at_the_end_are_counted_and_gone(bench: Bench, work
     assert 0 == await bench.count("deliveries")
 
 
-async def test_a_signal_in_the_callers_transaction_is_sent_when_that_commits(bench: Bench, worker: Worker) -> None:
-    id_ = await bench.start("order")
-    transaction = bench.raw.transaction()
-    await transaction.start()
-    await bench.store.signal(id_, "go", b"1", new_id(), connection=bench.raw)
-    await transaction.rollback()
-    async with bench.raw.transaction():
-        await bench.store.signal(id_, "stay", b"1", new_id(), connection=bench.raw)
-
-    assert ["stay"] == [d.name for d in (await worker.claim_one()).deliveries]
-
-
 # Children
 
 

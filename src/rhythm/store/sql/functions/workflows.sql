@@ -155,7 +155,7 @@ begin
   insert into rhythm.waits as w (id, version, next_number, seen_through, outstanding, unread_signals, queue_id, size, seq,
       definition_id, priority_rank, suspended, wake_modes, wake_members, wake_remaining)
     select u.id, u.version + 1, w.next_number, u.seen, u.outstanding,
-           u.unread_signals + case when w.next_number - 1 > u.seen then (
+           u.unread_signals + case when w.next_number - 1 > u.seen and w.unread_signals > 0 then (
              select count(*) from rhythm.deliveries d where d.id = u.id and d.number > u.seen and d.kind = 4) else 0 end,
            w.queue_id, octet_length(u.snapshot), w.seq, w.definition_id, w.priority_rank, true, g.modes, g.members, g.counts
       from unnest(p_ids, p_versions, p_seen, p_snapshots, p_outstanding, p_unread_signals, p_taken) with ordinality
@@ -172,7 +172,8 @@ begin
       wake_modes = excluded.wake_modes, wake_members = excluded.wake_members, wake_remaining = excluded.wake_remaining;
 end $$;
 
--- Looks at what suspended workflows have not read and makes claimable those that must wake.
+-- Looks at what suspended workflows have not read and makes claimable those that must wake: all that have more to read
+-- than one activation takes, so that a wide fan-out is not looked at again and again.
 -- Returns the queues concerned. Internal; the caller has locked them in an earlier statement. Raises nothing.
 create or replace function rhythm.wake_unread(p_ids uuid[]) returns integer[]
 language plpgsql as $$
@@ -185,7 +186,9 @@ begin
       left join lateral (
         select array_agg(d.operation order by d.number) as operations,
                array_agg(case d.kind when 1 then true when 2 then false end order by d.number) as fulfilled
-          from rhythm.deliveries d where d.id = w.id and d.number > w.seen_through) n on w.wake_modes is not null
+          from rhythm.deliveries d
+          where d.id = w.id and d.number > w.seen_through and w.next_number - w.seen_through <= 1000) n
+        on w.wake_modes is not null
       left join lateral rhythm.apply_groups(w.wake_modes, w.wake_members, w.wake_remaining, n.operations, n.fulfilled) g
         on w.wake_modes is not null
       where w.id = any(p_ids)),

@@ -1,0 +1,76 @@
+"""Decoded heaps are a cache of what the database has confirmed, and of nothing else."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import asyncpg
+import pytest
+
+import rhythm
+from rhythm.worker import Worker
+from tests.store.bench import Bench, waiting_for_locks
+
+SOURCE = 'workflow(ctx, inputs) { return [await signal("a"), await signal("b")] }'
+
+
+@asynccontextmanager
+async def locked(url: str, execution: rhythm.Execution[object]) -> AsyncIterator[asyncpg.Connection]:
+    """Holds the lock that a commit of the workflow needs."""
+    connection = await asyncpg.connect(url)
+    async with connection.transaction():
+        await connection.execute("select rhythm.lock_workflows(array[$1::uuid])", execution.id)
+        yield connection
+    await connection.close()
+
+
+@pytest.fixture
+async def bench(rhythm_url: str) -> AsyncIterator[Bench]:
+    """On the real clock: the workers here are real."""
+    async with Bench.on(rhythm_url) as made:
+        await made.raw.execute("update rhythm.clock set frozen_at = null")
+        yield made
+        assert [] == await made.store.breaches()
+
+
+async def reported(worker: Worker) -> None:
+    async with asyncio.timeout(30):
+        await worker.signals.reported.wait()
+    worker.signals.reported.clear()
+
+
+async def test_a_heap_is_kept_once_its_commit_is_confirmed_and_not_when_it_was_refused(
+    bench: Bench, rhythm_url: str, tmp_path: Path
+) -> None:
+    (tmp_path / "waits.flow").write_text(SOURCE)
+    worker = Worker(database_url=rhythm_url, tasks=[], poll_interval=0.05)
+    async with rhythm.connect(rhythm_url) as client:
+        await client.publish(tmp_path)
+        execution = await client.start("waits")
+        async with locked(rhythm_url, execution):
+            running = asyncio.create_task(worker.run())
+            await waiting_for_locks(bench, 1)
+            assert worker._activations is not None
+            heaps = worker._activations._heaps
+            before = list(heaps)
+        await reported(worker)
+        confirmed = list(heaps)
+
+        await execution.signal("a", 1)
+        async with locked(rhythm_url, execution) as other:
+            await waiting_for_locks(bench, 1)
+            taken_out = list(heaps)
+            await other.execute("update rhythm.waits set version = version + 1")  # as if somebody had gone ahead
+        await reported(worker)
+        refused = list(heaps)
+        await bench.raw.execute("update rhythm.waits set version = version - 1")
+        await execution.signal("b", 2)
+        result = await execution.result(timeout=30)
+        await worker.stop()
+        await running
+
+    assert ([], [(execution.id, 1)], [], []) == (before, confirmed, taken_out, refused)
+    assert [1, 2] == result
