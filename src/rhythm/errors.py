@@ -171,10 +171,16 @@ class TaskNotRetryable(RhythmError):
 
 
 class TaskRetryAfter(RhythmError):
-    """Raised by a task: make the next attempt after this many seconds, if attempts are left."""
+    """Raised by a task: make the next attempt after this many seconds, if attempts are left.
+
+    It counts as a failure like any other, but waits so long instead of by the retry policy, and whatever that says of
+    errors. Raises ValueError for a negative or endless time.
+    """
 
     def __init__(self, message: str, *, seconds: float) -> None:
-        self.seconds = seconds
+        if not 0 <= seconds < float("inf"):
+            raise ValueError(f"TaskRetryAfter: seconds {seconds!r} is not a number from 0 on")
+        self.seconds = float(seconds)
         super().__init__(message)
 
 

@@ -27,7 +27,7 @@ import threading
 import traceback as traceback_module
 import typing
 import uuid
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Generic, ParamSpec, TypeVar, overload
 
@@ -412,15 +412,21 @@ class Task(Generic[P, R]):
 
     # --- failure ---------------------------------------------------------------------------------
 
-    def is_retryable(self, error: BaseException) -> bool:
-        """Whether the retry policy allows another attempt after this error."""
+    def is_retryable(self, error: BaseException, policy: Mapping[str, Any] | None = None) -> bool:
+        """Whether the retry policy allows another attempt after this error.
+
+        ``policy``: the execution's own, as stored (``Retry.as_dict``); what it leaves out is the decorator's.
+        """
         if isinstance(error, TaskInputInvalid | OutputInvalid | OutputTooLarge | TaskNotRetryable):
             return False
         if isinstance(error, TaskRetryAfter):
             return True
-        if _matches(error, self.retry.no_retry_on):
+        policy = policy or {}
+        never: Sequence[type[BaseException] | str] = policy.get("no_retry_on", self.retry.no_retry_on)
+        if _matches(error, never):
             return False
-        return not self.retry.retry_on or _matches(error, self.retry.retry_on)
+        only: Sequence[type[BaseException] | str] = policy.get("retry_on", self.retry.retry_on)
+        return not only or _matches(error, only)
 
     def invoke(self, inputs: bytes, context: TaskContext | None = None) -> bytes:
         """Runs a ``def`` task from JSON to JSON. Raises what the function raises, and what bind and encode raise."""
@@ -703,14 +709,17 @@ def _one_line(error: BaseException, what: str) -> str:
 
 # --- failures ------------------------------------------------------------------------------------
 
+_NAMES_OF_KINDS = {"timeout": "TimeoutError", "cancelled": "CancelledError"}
+
 
 def failure_payload(error: BaseException, *, kind: str = "failed") -> bytes:
     """An exception as the error of an execution: JSON with name, message, type, traceback, data and causes.
 
-    ``kind`` becomes its type: "failed", "timeout" or "cancelled". Never raises: what cannot be said is left out.
+    ``kind`` becomes its type: "failed", "timeout" or "cancelled"; the last two also name it, as workflows catch them.
+    Never raises: what cannot be said is left out.
     """
     payload: dict[str, Any] = {
-        "name": error.__class__.__name__,
+        "name": _NAMES_OF_KINDS.get(kind) or error.__class__.__name__,
         "message": _message(error, MESSAGE_LENGTH_MAX),
         "type": kind,
     }
@@ -771,7 +780,7 @@ def _traceback(error: BaseException) -> str | None:
 _OWN_MODULES = ("rhythm.worker.", "rhythm.tasks")
 
 
-def _matches(error: BaseException, kinds: tuple[type[BaseException] | str, ...]) -> bool:
+def _matches(error: BaseException, kinds: Sequence[type[BaseException] | str]) -> bool:
     if not kinds:
         return False
     names = {kind.__name__ for kind in error.__class__.__mro__}

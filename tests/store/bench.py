@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 import uuid
 from collections.abc import AsyncIterator, Sequence
@@ -173,13 +172,6 @@ class Bench:
     async def count(self, table: str) -> int:
         found: int = await self.raw.fetchval(f"select count(*) from rhythm.{table}")
         return found
-
-
-async def waiting_for_locks(bench: Bench, count: int) -> None:
-    """Returns when so many sessions of this database wait for a lock."""
-    query = "select count(*) from pg_stat_activity where datname = current_database() and wait_event_type = 'Lock'"
-    while await bench.raw.fetchval(query) < count:  # noqa: ASYNC110 - the database has no event to wait for
-        await asyncio.sleep(0)
 
 
 def new_execution(name: str = "work", **options: Any) -> NewExecution:

@@ -471,3 +471,37 @@ async def test_asking_what_is_held_waits_for_a_lost_exchange_and_shuts_out_later
     await other.close()
 
     assert ([first], second) == ([c.id for c in held.claims], later.id)
+
+
+@pytest.mark.parametrize(
+    ("policy", "retried"),
+    [
+        (None, True),
+        ({"initial": 0.0}, True),
+        ({"retry_on": []}, True),
+        ({"retry_on": ["TimeoutError"]}, True),
+        ({"retry_on": ["Exception"]}, True),
+        ({"retry_on": ["Busy"]}, False),
+        ({"no_retry_on": ["TimeoutError"]}, False),
+    ],
+)
+async def test_an_expired_attempt_is_retried_as_its_policy_says(
+    bench: Bench, policy: dict[str, Any] | None, retried: bool
+) -> None:
+    worker = await bench.worker(TaskRegistration("work", retries=1, retry=policy, timeout_seconds=1))
+    id_ = await bench.start()
+    await worker.claim_one()
+    await bench.pass_time(12)
+    await bench.store.maintain(new_id())
+
+    assert ("pending" if retried else "failed") == await bench.status(id_)
+
+
+async def test_a_policy_given_at_the_start_leaves_the_rest_to_the_registration(bench: Bench) -> None:
+    parked = await bench.start(retry={"max": 9.0})
+    worker = await bench.worker(TaskRegistration("work", retry={"initial": 2.0, "max": 4.0, "no_retry_on": ["Broken"]}))
+    later = await bench.start(retry={"max": 8.0, "no_retry_on": []})
+    claims = {c.id: dict(c.retry or {}) for c in await worker.claim()}
+
+    assert {"initial": 2.0, "max": 9.0, "no_retry_on": ["Broken"]} == claims[parked]
+    assert {"initial": 2.0, "max": 8.0, "no_retry_on": []} == claims[later]

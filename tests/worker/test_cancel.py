@@ -21,6 +21,74 @@ workflow(ctx, inputs) {
 """
 
 
+TASKS = """
+import asyncio, time
+import rhythm
+from shop import pool
+
+async def note(mark: str, step: str) -> None:
+    await (await pool()).execute("insert into ledger (key, order_id, step) values ($1 || $2, $1, $2)", mark, step)
+
+@rhythm.task(retries=5)
+async def charge(mark: str, stops: str) -> str:
+    await note(mark, "begun")
+    try:
+        await asyncio.sleep(60)
+    except asyncio.CancelledError:
+        if stops == "confirms":
+            raise
+        if stops == "fails":
+            raise ValueError("half of it was done")
+    return "charged"
+
+@rhythm.task
+def threaded(context: rhythm.TaskContext, mark: str) -> str:
+    asyncio.run(note(mark, "begun"))
+    for _ in range(3000):
+        time.sleep(0.01)
+        context.heartbeat()
+    return "never"
+"""
+CALLS = """
+workflow(ctx, inputs) {
+  try {
+    return await task(inputs.task, inputs.inputs, inputs.options)
+  } catch (error) {
+    if (inputs.rethrow) throw error
+    return [error.name, error.type ?? null, error.task, ctx.cancelled]
+  }
+}
+"""
+TREE = """
+workflow(ctx, inputs) {
+  try {
+    if (inputs.depth > 0) {
+      const below = []
+      for (let i = 0; i < 2; i++) below.push(child("tree", { depth: inputs.depth - 1, mark: inputs.mark + i }))
+      return await Promise.all(below)
+    }
+    return await task("slow", { seconds: 60, mark: inputs.mark })
+  } finally {
+    await task("book", { order: inputs.mark, step: "undone" })
+  }
+}
+"""
+
+
+@pytest.fixture
+async def stops(shop: Shop) -> Shop:
+    (shop.folder / "stops.py").write_text(TASKS)
+    for name, source in (("calls", CALLS), ("tree", TREE), ("saga", SAGA)):
+        (shop.folder / "workflows" / f"{name}.flow").write_text(source)
+    await shop.client.publish(shop.folder / "workflows")
+    return shop
+
+
+async def asked(shop: Shop, count: int) -> bool:
+    (row,) = await shop.query("select count(*) as n from rhythm.cancels")
+    return bool(row["n"] >= count)
+
+
 async def suspended(shop: Shop) -> bool:
     (row,) = await shop.query("select count(*) as n from rhythm.snapshots where line = 5")
     return bool(row["n"])
@@ -68,3 +136,104 @@ async def test_a_running_task_is_interrupted(shop: Shop) -> None:
     with pytest.raises(rhythm.ExecutionCancelled):
         await execution.result(timeout=20)
     assert list(await shop.client.store.breaches()) == []
+
+
+@pytest.mark.parametrize(
+    ("how", "result"),
+    [
+        ("confirms", ["CancelledError", "cancelled", "charge", True]),
+        ("fails", ["ValueError", "failed", "charge", True]),
+        ("completes", "charged"),
+    ],
+)
+async def test_a_running_charge_settles_with_what_really_happened(stops: Shop, how: str, result: object) -> None:
+    stops.worker("--app", "stops")
+    inputs = {"mark": "m1", "stops": how}
+    execution = await stops.client.start("calls", {"task": "charge", "inputs": inputs})
+    await stops.begun("m1")
+    await execution.cancel()
+
+    assert result == await execution.result(timeout=20)
+    (called,) = await stops.client.list(parent=execution.id)
+    assert called.info is not None
+    assert 1 == called.info.attempts
+
+
+async def test_a_workflow_that_ends_by_the_error_of_its_cancelled_task_is_cancelled(stops: Shop) -> None:
+    stops.worker("--app", "stops")
+    inputs = {"mark": "m1", "stops": "confirms"}
+    execution = await stops.client.start("calls", {"task": "charge", "inputs": inputs, "rethrow": True})
+    await stops.begun("m1")
+    await execution.cancel()
+
+    with pytest.raises(rhythm.ExecutionCancelled):
+        await execution.result(timeout=20)
+
+
+async def test_a_thread_confirms_when_it_asks_its_context(stops: Shop) -> None:
+    stops.worker("--app", "stops")
+    execution = await stops.client.start("threaded", {"mark": "m1"})
+    await stops.begun("m1")
+    await execution.cancel()
+
+    with pytest.raises(rhythm.ExecutionCancelled):
+        await execution.result(timeout=20)
+
+
+async def test_what_was_claimed_but_has_not_begun_never_begins(shop: Shop) -> None:
+    first = [await shop.client.start("slow", {"seconds": 0.01, "mark": f"w{i}"}) for i in range(3)]
+    ids = await shop.client.start_many([rhythm.Start("slow", {"seconds": 60, "mark": f"m{i}"}) for i in range(3)])
+    shop.worker("--concurrency", "1")
+    await shop.begun("m0")
+    for execution_id in reversed(ids):
+        await shop.client.cancel(execution_id)
+
+    for execution_id in ids:
+        with pytest.raises(rhythm.ExecutionCancelled):
+            await shop.client.wait(execution_id, timeout=20)
+    for execution in first:
+        assert (await execution.result(timeout=5)).startswith("w")
+    begun = await shop.query("select order_id from ledger where order_id like 'm%'")
+    assert ["m0"] == [row["order_id"] for row in begun]
+    assert list(await shop.client.store.breaches()) == []
+
+
+async def test_a_tree_is_cancelled_level_by_level_and_each_undoes_its_own(stops: Shop) -> None:
+    stops.worker()
+    execution = await stops.client.start("tree", {"depth": 2, "mark": "t"})
+    for leaf in ("t00", "t01", "t10", "t11"):
+        await stops.begun(leaf)
+    await execution.cancel()
+
+    with pytest.raises(rhythm.ExecutionCancelled):
+        await execution.result(timeout=30)
+    for level, count in (("suspended", 0), ("running", 0), ("pending", 0), ("cancelled", 7 + 4), ("completed", 7)):
+        assert count == len(await stops.client.list(status=level)), level
+    undone = await stops.query("select order_id from ledger where step = 'undone' order by 1")
+    assert ["t", "t0", "t00", "t01", "t1", "t10", "t11"] == [row["order_id"] for row in undone]
+    assert list(await stops.client.store.breaches()) == []
+
+
+async def test_a_worker_killed_while_a_saga_is_cancelled_is_replaced_and_undoes_once(stops: Shop) -> None:
+    """The charge runs when the worker dies: nobody knows what became of it, so it counts as cancelled."""
+    first = stops.worker("--app", "stops", "--heartbeat-timeout", "10s")
+    inputs = {"mark": "m1", "stops": "completes"}
+    execution = await stops.client.start("calls", {"task": "threaded", "inputs": {"mark": "m1"}, "rethrow": False})
+    other = await stops.client.start("calls", {"task": "charge", "inputs": inputs | {"mark": "m2"}})
+    await stops.begun("m1")
+    await stops.begun("m2")
+    first.freeze()
+    await execution.cancel()
+    await other.cancel()
+    stops.worker("--app", "stops")
+    await stops.until(lambda: asked(stops, 4), "both tasks have been asked")
+    first.kill()
+
+    for one, task in ((execution, "threaded"), (other, "charge")):
+        assert ["CancelledError", "cancelled", task, True] == await one.result(timeout=30)
+        (called,) = await stops.client.list(parent=one.id)
+        assert called.info is not None
+        assert ("cancelled", 1, 1) == (called.info.status, called.info.attempts, called.info.lost)
+    begun = await stops.query("select count(*) as n from ledger where step = 'begun'")
+    assert 2 == begun[0]["n"]
+    assert list(await stops.client.store.breaches()) == []

@@ -14,7 +14,7 @@ from tests.worker.conftest import Shop
         ("raises", {}, "ValueError", "failed", "no such article"),
         ("not_json", {}, "OutputInvalid", "failed", "$.a"),
         ("not_a_number", {}, "OutputInvalid", "failed", "nan"),
-        ("times_out", {}, "TaskTimeout", "timeout", "0.1 s"),
+        ("times_out", {}, "TimeoutError", "timeout", "0.1 s"),
         ("plain", {"i": 1, "j": 2}, "TaskInputInvalid", "failed", "j"),
         ("plain", {}, "TaskInputInvalid", "failed", "i"),
         ("plain", {"i": "x"}, "TaskInputInvalid", "failed", "i"),

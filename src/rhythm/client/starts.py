@@ -42,7 +42,7 @@ class StartOptions(TypedDict, total=False):
     delay: Duration | None  #: Wait this long before the first attempt.
     at: datetime | None  #: Or: not before this moment (with a time zone).
     retries: int | None  #: Reported failures that are followed by another attempt. Default 0.
-    retry: Retry | None  #: Backoff between them.
+    retry: Retry | None  #: Waits between them, and for which errors; a list left empty is the registration's.
     timeout: Duration | None  #: Longest one attempt may take. Default none.
     tags: Mapping[str, Any] | None  #: Small JSON object to find executions by.
     id: uuid.UUID | None  #: The execution's id, if the caller mints it (then a repeated start is harmless).
@@ -74,6 +74,10 @@ def check_name(name: object, what: str) -> str:
     return name
 
 
+def _given(retry: Retry) -> dict[str, Any]:
+    return {field: value for field, value in retry.as_dict().items() if value != []}
+
+
 def new_execution(start: Start, *, bytes_max: int = PAYLOAD_BYTES_MAX) -> NewExecution:
     """The record of one start. Raises InvalidInput (or PayloadTooLarge) for what can never work."""
     if isinstance(start.name, Task):
@@ -101,7 +105,7 @@ def new_execution(start: Start, *, bytes_max: int = PAYLOAD_BYTES_MAX) -> NewExe
         key=_key(start.key),
         key_policy=_policy(start.key_policy),
         retries=_retries(start.retries),
-        retry=None if start.retry is None else start.retry.as_dict(),
+        retry=None if start.retry is None else _given(start.retry),
         timeout_seconds=None if start.timeout is None else _timeout(start.timeout),
         tags=None if start.tags is None else _tags(start.tags),
     )

@@ -9,6 +9,9 @@ its result is ignored when it comes. Nothing a task does or returns gets out of 
 is its failure, and retried by its policy, whatever it is. SystemExit, KeyboardInterrupt, GeneratorExit and
 CancelledError that a task raises of its own accord end that attempt, never the worker. (Only inside an asyncio Task
 that the task itself made do the first two end the process, as everywhere in asyncio.)
+
+A task that somebody wants cancelled confirms it by ending with what stopped it (CancelledError, or TaskAbandoned from
+its context); any other end is its outcome.
 """
 
 from __future__ import annotations
@@ -28,7 +31,7 @@ from typing import Any, Final
 from rhythm.errors import RhythmError, TaskRetryAfter
 from rhythm.faults import FailPoint
 from rhythm.model import TaskOutcome
-from rhythm.tasks import Task, TaskContext, failure_payload
+from rhythm.tasks import Task, TaskAbandoned, TaskContext, failure_payload
 from rhythm.worker.held import Held
 
 ASYNC_MAX: Final = 100  #: async tasks at a time, per process
@@ -39,8 +42,8 @@ _SUSPENDING: Final = frozenset({"GET_AWAITABLE", "BEFORE_ASYNC_WITH", "GET_AITER
 logger = logging.getLogger("rhythm.worker")
 
 
-class TaskTimeout(RhythmError):
-    """The attempt took longer than its timeout."""
+class TaskTimeout(RhythmError, TimeoutError):
+    """The attempt took longer than its timeout. In a retry policy its name is TimeoutError."""
 
 
 class TaskNotFoundError(RhythmError):
@@ -135,6 +138,9 @@ class TaskRunner:
     def _start(self, held: Held) -> None:
         claim = held.claim
         task = self.tasks.get(claim.name)
+        if held.cancel_asked:
+            self._cancelled(held)
+            return
         held.begun = True
         if self.fail_point is not None:
             self.fail_point.passed("task_begun")
@@ -156,7 +162,7 @@ class TaskRunner:
             if task.context_parameter is not None:
                 arguments[task.context_parameter] = self._context(held, task)
         except BaseException as error:  # noqa: BLE001  (whatever validation raises is the outcome)
-            self._failed(held, task, error, task.is_retryable(error))
+            self._failed(held, task, error, task.is_retryable(error, held.claim.retry))
             return
         if claim.name in self.plain:
             self._step(held, task, arguments)
@@ -186,7 +192,7 @@ class TaskRunner:
         except StopIteration as stop:
             self._completed(held, task, stop.value)
         except BaseException as error:  # noqa: BLE001  (whatever a task raises is its outcome)
-            self._failed(held, task, error, task.is_retryable(error))
+            self._failed(held, task, error, task.is_retryable(error, held.claim.retry))
         else:
             raise AssertionError("a coroutine without an await has suspended")
 
@@ -207,15 +213,16 @@ class TaskRunner:
             output = await task.function(**arguments)
         except asyncio.CancelledError as error:
             if timed_out:
-                self._failed(held, task, self._timeout(held), True, kind="timeout")
+                late = self._timeout(held)
+                self._failed(held, task, late, task.is_retryable(late, claim.retry), kind="timeout")
             elif held.cancel_asked:
                 self._cancelled(held)
             elif self._stopped:
                 raise  # the worker lets go; whoever takes over runs it again
             else:
-                self._failed(held, task, error, task.is_retryable(error))
+                self._failed(held, task, error, task.is_retryable(error, held.claim.retry))
         except BaseException as error:  # noqa: BLE001  (whatever a task raises is its outcome)
-            self._failed(held, task, error, task.is_retryable(error))
+            self._failed(held, task, error, task.is_retryable(error, held.claim.retry))
         else:
             self._completed(held, task, output)
         finally:
@@ -241,7 +248,7 @@ class TaskRunner:
             if error is None:
                 self._completed(held, task, result)
             else:
-                self._failed(held, task, error, task.is_retryable(error) or kind == "timeout", kind=kind)
+                self._failed(held, task, error, task.is_retryable(error, held.claim.retry), kind=kind)
 
         def expire() -> None:
             held.abandoned = "it has taken longer than its timeout"
@@ -281,13 +288,16 @@ class TaskRunner:
         try:
             payload = task.encode(output, bytes_max=self.payload_bytes_max)
         except BaseException as error:  # noqa: BLE001  (whatever encoding raises is the outcome)
-            self._failed(held, task, error, task.is_retryable(error))
+            self._failed(held, task, error, task.is_retryable(error, held.claim.retry))
             return
         self.report(held, TaskOutcome(held.token, held.claim.id, "completed", payload))
 
     def _failed(
         self, held: Held, task: Task[..., Any] | None, error: BaseException, retryable: bool, *, kind: str = "failed"
     ) -> None:
+        if held.cancel_asked and isinstance(error, TaskAbandoned):
+            self._cancelled(held)
+            return
         after = error.seconds if isinstance(error, TaskRetryAfter) else None
         claim = held.claim
         logger.info(
@@ -309,10 +319,13 @@ class TaskRunner:
     # --- stopping ---
 
     def cancel(self, held: Held) -> None:
-        """Somebody wants this task cancelled: async tasks are interrupted, threads may ask their context."""
+        """Somebody wants it cancelled: what has not begun never does, an async task is interrupted, others ask."""
         held.cancel_asked = True
         if held.running is not None:
             held.running.cancel()
+        elif held in self.waiting:
+            self.waiting.remove(held)
+            self._cancelled(held)
 
     def take_waiting(self) -> list[Held]:
         """Everything claimed that has not begun; it will not begin any more."""

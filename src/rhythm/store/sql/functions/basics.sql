@@ -35,6 +35,23 @@ language sql immutable as $$
       from regexp_split_to_table(p_json, '') with ordinality c(letter, position)) end, 'UTF8')
 $$;
 
+-- The retry policy of an execution: what it was given itself, the rest from its name's registration. Raises nothing.
+create or replace function rhythm.merge_retry(p_registered jsonb, p_given jsonb) returns jsonb
+language sql immutable as $$
+  select case when p_given is null then p_registered when p_registered is null then p_given else p_registered || p_given end
+$$;
+
+-- Whether a retry policy (null: the default one) allows another attempt after one that ran into its timeout: errors are
+-- named as in the worker, by their class and those it derives from. Raises nothing.
+create or replace function rhythm.retries_timeouts(p_retry jsonb) returns boolean
+language sql immutable as $$
+  select case when p_retry is null then true
+    when p_retry -> 'no_retry_on' ?| n.names then false
+    when jsonb_array_length(p_retry -> 'retry_on') > 0 then p_retry -> 'retry_on' ?| n.names
+    else true end
+  from (select array['TaskTimeout', 'RhythmError', 'TimeoutError', 'OSError', 'Exception', 'BaseException'] as names) n
+$$;
+
 -- Seconds to wait before the next attempt after p_failures reported failures (from 1), by the policy p_retry
 -- (null: first 1 s, doubled, at most 5 minutes, a fifth of it random). Raises nothing for policies that were checked.
 create or replace function rhythm.backoff(p_retry jsonb, p_failures integer) returns double precision

@@ -73,7 +73,7 @@ begin
       u.parent_id, u.root_id,
       coalesce(u.definition_id, v_definitions[u.name]),
       case when u.delay > 0 then rhythm.time_after(p_now, u.delay) when u.available_at > p_now then u.available_at end,
-      u.key, coalesce(u.retry::jsonb, v_retry[u.name]), u.tags::jsonb, u.inputs
+      u.key, rhythm.merge_retry(v_retry[u.name], u.retry::jsonb), u.tags::jsonb, u.inputs
     from unnest(p_ids, p_inputs, p_name, p_queue, p_priorities, p_available, p_delays, p_keys, p_retries, p_retry,
                 p_timeouts, p_tags, p_definitions, p_parents, p_operations, p_roots) with ordinality
       u(id, inputs, name, queue, priority, available_at, delay, key, retries, retry,

@@ -254,12 +254,14 @@ begin
     return 0;
   end if;
   perform rhythm.lock_workflows(v_parents);
-  select array_agg(case when c.id is null then 2 else 3 end::smallint order by u.position),
+  select array_agg(case when c.id is not null then 3
+                        when rhythm.retries_timeouts(e.retry) then 2 else 4 end::smallint order by u.position),
          array_agg(case when c.id is null then u.payload else rhythm.as_payload(json_build_object('name', 'CancelledError',
            'message', 'it did not stop within its timeout when it was asked to', 'type', 'cancelled',
            'attempts', u.attempts)::text) end order by u.position)
     into v_actions, v_payloads
     from unnest(v_ids, v_payloads, v_attempts) with ordinality u(id, payload, attempts, position)
+    cross join lateral (select e.retry from rhythm.executions e where e.id = u.id offset 0) e
     left join lateral (select c.id from rhythm.cancels c where c.id = u.id offset 0) c on true;
   perform rhythm.notify_idle(rhythm.settle(p_now, v_ids, v_actions, v_payloads, v_attempts, v_lost, v_started, v_parents,
     v_operations, null));

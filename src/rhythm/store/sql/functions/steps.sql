@@ -73,7 +73,7 @@ begin
   v_priority := coalesce(p_priority, v_name.priority);
   o_timeout_ms := coalesce(p_timeout_ms, v_name.timeout_ms);
   o_retries := coalesce(p_retries, v_name.retries);
-  o_retry := coalesce(p_retry, v_name.retry::text);
+  o_retry := rhythm.merge_retry(v_name.retry, p_retry::jsonb)::text;
   o_created := extract(epoch from v_now)::double precision * 1000;
   insert into rhythm.executions (id, created_at, name_id, queue_id, retries, timeout_ms, operation, priority, parent_id,
       root_id, key, retry, inputs)

@@ -88,7 +88,7 @@ begin
   update rhythm.executions e
     set name_id = n.id, queue_id = coalesce(e.queue_id, n.queue_id), retries = coalesce(e.retries, n.retries),
         timeout_ms = coalesce(e.timeout_ms, n.timeout_ms), priority = coalesce(e.priority, n.priority),
-        retry = coalesce(e.retry, n.retry), definition_id = coalesce(e.definition_id, n.definition_id)
+        retry = rhythm.merge_retry(n.retry, e.retry), definition_id = coalesce(e.definition_id, n.definition_id)
     from rhythm.names z, rhythm.names n
     where e.id = any(v_ids) and z.id = e.name_id and n.id = coalesce(z.resolved_id, z.id)
       and (e.queue_id is null or e.retries is null or e.timeout_ms is null or e.priority is null or z.id <> n.id);
