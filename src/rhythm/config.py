@@ -30,12 +30,15 @@ FILE_NAME = "rhythm.toml"
 VARIABLE_PREFIX = "RHYTHM_"
 CONCURRENCY_MAX = 10_000
 PROCESSES_MAX = 256
+PORT_MAX = 65_535  #: port 0 is any free one
 PAYLOAD_BYTES_LIMIT = 64 * 1024 * 1024  #: the largest limit that may be set
 HEARTBEAT_TIMEOUT_MIN_SECONDS = 1.0
 LOG_LEVELS = ("debug", "info", "warning", "error", "critical")
 LOG_FORMATS = ("text", "json")
 _SIMILARITY = 0.75  #: from here on an unknown variable counts as a misspelt one
-_OTHER_VARIABLES = frozenset({"env", "test_database_urls", "worker_child"})  #: RHYTHM_… variables that are not keys
+_OTHER_VARIABLES = frozenset(
+    {"env", "test_database_urls", "lifeline", "fail_point"}
+)  #: RHYTHM_… variables that are not keys
 _LATER_TABLES = {
     "queue": "limits of queues",
     "retention": "retention",
@@ -55,6 +58,7 @@ class Config:
     queues: tuple[str, ...] = ()  #: Queues a worker serves. Default: "default" and those its tasks name.
     concurrency: int | None = None  #: Started tasks per process. Default: 100 async ones, 16 in threads.
     processes: int = 1  #: Worker processes. Default 1.
+    health_port: int | None = None  #: TCP port that says over HTTP whether a worker is well. Default none.
     heartbeat_timeout: float = 30.0  #: A worker not heard of for so long is dead. Default 30 s, at least 1 s.
     stall_timeout: float = 60.0  #: A worker whose exchange stands for so long stops beating. Default 60 s.
     drain_timeout: float = 30.0  #: Time that running tasks get when a worker stops. Default 30 s.
@@ -244,6 +248,7 @@ _KEYS: Mapping[str, Callable[[object, Path], Any]] = {
     "queues": _texts,
     "concurrency": _whole(1, CONCURRENCY_MAX),
     "processes": _whole(1, PROCESSES_MAX),
+    "health_port": _whole(0, PORT_MAX),
     "heartbeat_timeout": _duration(HEARTBEAT_TIMEOUT_MIN_SECONDS),
     "stall_timeout": _duration(1.0),
     "drain_timeout": _duration(0.0),

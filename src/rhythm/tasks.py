@@ -28,6 +28,7 @@ import traceback as traceback_module
 import typing
 import uuid
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import Any, Generic, ParamSpec, TypeVar, overload
 
@@ -103,6 +104,10 @@ class Retry:
 
 def _kind_name(kind: type[BaseException] | str) -> str:
     return kind if isinstance(kind, str) else kind.__name__
+
+
+#: Id and attempt of the execution whose task runs in this context, for logging; None outside of tasks.
+current_attempt: ContextVar[tuple[uuid.UUID, int] | None] = ContextVar("rhythm_attempt", default=None)
 
 
 class TaskContext:

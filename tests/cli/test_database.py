@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -13,18 +12,9 @@ from tests.support.processes import Processes
 
 
 @pytest.fixture
-def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Rhythm]:
-    rhythm = Rhythm(tmp_path / "shop", {})
-    rhythm.folder.mkdir()
-    rhythm("init", code=0)
-    yield rhythm
-    server = EmbeddedServer(rhythm.folder / ".rhythm")
-    server.stop(force=True)
-    home = (rhythm.folder / ".rhythm" / "postgres").resolve().parent
-    if home.parent.name == "rhythm":  # root's data, outside the project
-        import shutil
-
-        shutil.rmtree(home)
+def project(embedded_project: Rhythm) -> Rhythm:
+    embedded_project("init", code=0)
+    return embedded_project
 
 
 def test_a_command_starts_the_server_says_so_once_and_stops_it(project: Rhythm) -> None:

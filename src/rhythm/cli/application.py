@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from rhythm.cli import database, executions, output, project, queues, show, worker, workflows
+from rhythm.cli import database, dev, executions, output, project, queues, show, worker, workflows
 
 application = typer.Typer(
     help="Durable workflows and a task queue on Postgres.",
@@ -35,6 +35,7 @@ def _options(
 
 
 application.command()(project.init)
+application.command()(dev.dev)
 application.command()(worker.worker)
 application.command()(executions.start)
 application.command()(executions.wait)

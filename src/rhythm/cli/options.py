@@ -26,6 +26,47 @@ App = Annotated[
         "--app", metavar="MODULE", help="Python module that declares tasks; may be repeated.", show_default=False
     ),
 ]
+Workflows = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--workflows",
+        metavar="DIR",
+        help='Folder of .flow files to publish; may be repeated. Default: "workflows".',
+        show_default=False,
+    ),
+]
+Queues = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--queue",
+        "-q",
+        metavar="NAME",
+        help='Queue to serve; may be repeated. Default: "default" and those its tasks name.',
+        show_default=False,
+    ),
+]
+Concurrency = Annotated[
+    int | None,
+    typer.Option(
+        "--concurrency",
+        metavar="N",
+        help="Tasks at a time per process. Default: 100 async, 16 in threads.",
+        show_default=False,
+    ),
+]
+LogLevel = Annotated[
+    str | None,
+    typer.Option(
+        "--log-level",
+        metavar="LEVEL",
+        help="debug, info, warning, error or critical. Default: info.",
+        show_default=False,
+    ),
+]
+LogFormat = Annotated[
+    str | None,
+    typer.Option("--log-format", metavar="FORMAT", help="text or json. Default: text.", show_default=False),
+]
 Inputs = Annotated[
     str | None,
     typer.Option(

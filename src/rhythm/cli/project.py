@@ -72,7 +72,7 @@ def init(
         raise InvalidInput(f"cannot write to {folder}: {error.strerror}") from None
     change = "" if directory == "." else f"cd {directory} && "
     output.message(
-        f"Now run `{change}rhythm worker` in one terminal, and in another: "
+        f"Now run `{change}rhythm dev` in one terminal, and in another: "
         """rhythm start processOrder --inputs '{"orderId": "o-1", "amount": 25}' --wait"""
     )
 

@@ -3,8 +3,7 @@
 SIGTERM and SIGINT drain: running tasks get `drain_timeout` to finish. A second one hands everything back at once, and
 ends the process after GIVE_UP_SECONDS even if a task blocks its event loop; a third ends it on the spot. Before the
 worker runs there is nothing to drain: the first one ends it, with the exit code of a drain.
-With `--processes N` this process only looks after N children: it passes signals on, starts a child anew that was
-killed, and ends with the first child that ends with an error of its own.
+With `--processes N` this process only looks after N children (see `supervision`).
 """
 
 from __future__ import annotations
@@ -14,64 +13,51 @@ import contextlib
 import logging
 import os
 import signal
-import subprocess
 import sys
 import threading
-import time
-from collections.abc import Callable, Sequence
+from collections.abc import Coroutine, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from rhythm.cli import options, output
+from rhythm.cli import logs, options, output
+from rhythm.cli.supervision import STOP_SIGNALS, Fleet, Lifeline
 from rhythm.errors import ConfigurationError
 
 if TYPE_CHECKING:
     from rhythm.config import Config
 
 DEFAULT_FOLDER = "workflows"
-PARENT_CHECK_SECONDS = 1.0  #: between two looks of a child process whether its parent still lives
 GIVE_UP_SECONDS = 7.0  #: between the second signal and the end of a process that does not hand back
-RESTART_PAUSE_SECONDS = 1.0  #: between the death of a child process and its successor
-_CHILD_VARIABLE = "RHYTHM_WORKER_CHILD"  # for the children of --processes: the number of their parent
-
-Stops = (signal.SIGTERM, signal.SIGINT)
 
 
 def worker(
     app: options.App = None,
-    workflows: Annotated[
-        list[str] | None,
-        typer.Option(
-            metavar="DIR",
-            help='Folder of .flow files to publish; may be repeated. Default: "workflows".',
-            show_default=False,
-        ),
-    ] = None,
-    queue: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--queue",
-            "-q",
-            metavar="NAME",
-            help='Queue to serve; may be repeated. Default: "default" and those its tasks name.',
-            show_default=False,
-        ),
-    ] = None,
-    concurrency: Annotated[
-        int | None,
-        typer.Option(
-            metavar="N", help="Tasks at a time per process. Default: 100 async, 16 in threads.", show_default=False
-        ),
-    ] = None,
+    workflows: options.Workflows = None,
+    queue: options.Queues = None,
+    concurrency: options.Concurrency = None,
     processes: Annotated[
         int | None, typer.Option(metavar="N", help="Worker processes. Default: 1.", show_default=False)
+    ] = None,
+    health_port: Annotated[
+        int | None,
+        typer.Option(
+            metavar="PORT",
+            help="Answer HTTP there: 200 while all is well, else 503 and the reason. Default: none.",
+            show_default=False,
+        ),
     ] = None,
     heartbeat_timeout: Annotated[
         str | None,
         typer.Option(
             metavar="DURATION", help="Not heard of for so long, it is dead. Default: 30s.", show_default=False
+        ),
+    ] = None,
+    stall_timeout: Annotated[
+        str | None,
+        typer.Option(
+            metavar="DURATION", help="Stuck for so long, it gives up its work. Default: 60s.", show_default=False
         ),
     ] = None,
     drain_timeout: Annotated[
@@ -86,13 +72,26 @@ def worker(
             metavar="DURATION", help="Longest time between two looks for work. Default: 1s.", show_default=False
         ),
     ] = None,
-    log_level: Annotated[
+    payload_bytes_max: Annotated[
+        int | None,
+        typer.Option(metavar="BYTES", help="Largest output or signal. Default: 1048576.", show_default=False),
+    ] = None,
+    pooler: Annotated[
+        bool | None,
+        typer.Option(
+            "--pooler/--no-pooler",
+            help="The URL leads through a pooler in transaction mode. Default: no.",
+            show_default=False,
+        ),
+    ] = None,
+    listen_url: Annotated[
         str | None,
-        typer.Option(metavar="LEVEL", help="debug, info, warning, error. Default: info.", show_default=False),
+        typer.Option(
+            metavar="URL", help="Direct URL for wake-ups, beside a pooler. Default: none.", show_default=False
+        ),
     ] = None,
-    log_format: Annotated[
-        str | None, typer.Option(metavar="FORMAT", help="text or json. Default: text.", show_default=False)
-    ] = None,
+    log_level: options.LogLevel = None,
+    log_format: options.LogFormat = None,
     database_url: options.DatabaseUrl = None,
 ) -> None:
     """Runs a worker: tasks of the given modules, and workflows. SIGTERM lets it finish what it has in hand.
@@ -108,28 +107,34 @@ def worker(
             "queues": queue,
             "concurrency": concurrency,
             "processes": processes,
+            "health_port": health_port,
             "heartbeat_timeout": heartbeat_timeout,
+            "stall_timeout": stall_timeout,
             "drain_timeout": drain_timeout,
             "poll_interval": poll_interval,
+            "payload_bytes_max": payload_bytes_max,
+            "pooler": pooler,
+            "listen_url": listen_url,
             "log_level": log_level,
             "log_format": log_format,
             "database_url": database_url,
         }
     )
-    _configure_logging(config)
-    for number in Stops:
+    lifeline = Lifeline.of_this_process(config.drain_timeout)
+    for number in _stop_signals(lifeline):
         signal.signal(number, _end_before_running)
+    logs.configure(config)
     options.import_apps(config.app)
-    is_child = _CHILD_VARIABLE in os.environ  # then migrating and publishing has been done
-    folders = _workflow_folders(config)
+    folders = workflow_folders(config)
     _check_registered(config, folders)
-    url = _prepare(config, () if is_child else folders)
-    if config.processes > 1 and not is_child:
-        raise typer.Exit(_run_processes(config, url))
-    _run_worker(config, url)
+    if lifeline is None:
+        _prepare(config, folders)  # the parent has, for its children
+    if config.processes > 1 and lifeline is None:
+        raise typer.Exit(_run_processes(config))
+    _run(_work(config, lifeline))
 
 
-def _workflow_folders(config: Config) -> tuple[Path, ...]:
+def workflow_folders(config: Config) -> tuple[Path, ...]:
     """The folders whose files are published: those configured, else `workflows` if there is one."""
     if config.workflows:
         return config.workflows
@@ -148,11 +153,10 @@ def _check_registered(config: Config, folders: Sequence[Path]) -> None:
         )
 
 
-def _prepare(config: Config, folders: Sequence[Path]) -> str:
-    """Publishes the workflow files; the URL of the database. Nothing is published when one has an error."""
+def _prepare(config: Config, folders: Sequence[Path]) -> None:
+    """Publishes the workflow files. Nothing is published when one has an error."""
     from rhythm.cli.connection import connected, run
     from rhythm.client.publishing import read_definitions
-    from rhythm.config import resolve_database_url
 
     if folders:
         read_definitions(folders)  # mistakes in files are said before a database is needed
@@ -168,30 +172,32 @@ def _prepare(config: Config, folders: Sequence[Path]) -> str:
                     )
 
     run(work())
-    return resolve_database_url(config)
+
+
+def _run(work: Coroutine[Any, Any, int]) -> int:
+    try:
+        import uvloop
+    except ImportError:
+        return asyncio.run(work)
+    return uvloop.run(work)
 
 
 # --- one worker -------------------------------------------------------------------------------------
 
 
-def _run_worker(config: Config, url: str) -> None:
-    work = _work(config, url)
-    try:
-        import uvloop
-    except ImportError:
-        asyncio.run(work)
-    else:
-        uvloop.run(work)
+def _stop_signals(lifeline: Lifeline | None) -> tuple[signal.Signals, ...]:
+    return STOP_SIGNALS if lifeline is None else (signal.SIGTERM,)
 
 
 def _end_before_running(number: int, frame: Any) -> None:
     raise SystemExit(0)
 
 
-async def _work(config: Config, url: str) -> None:
+async def _work(config: Config, lifeline: Lifeline | None) -> int:
     from rhythm.worker import Worker
+    from rhythm.worker.health import serving
 
-    worker = Worker(config=config, database_url=url)
+    worker = Worker(config=config)
     running = asyncio.create_task(worker.run())
     stopping: list[asyncio.Task[None]] = []
     loop = asyncio.get_running_loop()
@@ -213,71 +219,47 @@ async def _work(config: Config, url: str) -> None:
         with contextlib.suppress(RuntimeError):  # the loop has just ended
             loop.call_soon_threadsafe(running.cancel if asked == 2 else drain)
 
-    for number in Stops:
-        signal.signal(number, stop)
-    watch = asyncio.create_task(_stop_without_parent(drain))
-    try:
-        await running
-    except asyncio.CancelledError:
-        if asked < 2:
-            raise
-        raise SystemExit(128 + signal.SIGTERM) from None
-    finally:
-        watch.cancel()
-
-
-async def _stop_without_parent(stop: Callable[[], None]) -> None:
-    """Drains a child of --processes whose parent was killed; nobody would ever stop it otherwise."""
-    parent = os.environ.get(_CHILD_VARIABLE)
-    while parent is not None and os.getppid() == int(parent):  # noqa: ASYNC110  (no event tells of this)
-        await asyncio.sleep(PARENT_CHECK_SECONDS)
-    if parent is not None:
-        stop()
+    with contextlib.ExitStack() as stack:
+        if lifeline is not None:
+            lifeline.problem = worker.health
+        elif config.health_port is not None:
+            _say_port(stack.enter_context(serving(config.health_port, worker.health)))
+        for number in _stop_signals(lifeline):
+            signal.signal(number, stop)
+        try:
+            await running
+        except asyncio.CancelledError:
+            if asked < 2:
+                raise
+            raise SystemExit(128 + signal.SIGTERM) from None
+    return 0
 
 
 # --- several processes ------------------------------------------------------------------------------
 
 
-def _run_processes(config: Config, url: str) -> int:
-    """Starts the children and waits for all of them; the exit code."""
-    # By the environment, not by arguments: everybody on the machine can read a process's arguments.
-    environment = {**os.environ, "RHYTHM_DATABASE_URL": url, _CHILD_VARIABLE: str(os.getpid())}
-    arguments = _arguments_without_url(sys.argv[1:])
-    command = [sys.executable, "-m", "rhythm", *arguments]
+def _run_processes(config: Config) -> int:
+    """Runs the children until they have been stopped; the exit code."""
+    # By the environment, not by arguments: everybody on the machine can read a process's arguments. An embedded
+    # database is found by the children themselves: each counts as one of its users.
+    environment = {} if config.database_url is None else {"RHYTHM_DATABASE_URL": config.database_url}
+    arguments = _arguments_without_url(sys.argv[sys.argv.index("worker") + 1 :])
 
-    def start() -> subprocess.Popen[bytes]:
-        # A group of its own: Ctrl-C reaches us only, and we pass on one signal, not two.
-        return subprocess.Popen(command, env=environment, process_group=0)
+    async def supervise() -> int:
+        from rhythm.worker.health import HealthServer
 
-    children = [start() for _ in range(config.processes)]
-    asked = 0
+        fleet = Fleet(config.processes, arguments, environment, config.drain_timeout)
+        if config.health_port is None:
+            return await fleet.run()
+        server = HealthServer(config.health_port, fleet.problem)
+        await server.start()
+        _say_port(server.port)
+        try:
+            return await fleet.run()
+        finally:
+            await server.close()
 
-    def pass_on(number: int, frame: Any) -> None:
-        nonlocal asked
-        asked += 1
-        for child in children:
-            if child.poll() is None:
-                child.send_signal(signal.SIGTERM)
-
-    for number in Stops:
-        signal.signal(number, pass_on)
-    result = 0
-    while children:
-        pid, status = os.wait()
-        ended = [child for child in children if child.pid == pid]
-        code = os.waitstatus_to_exitcode(status)
-        for child in ended:
-            child.returncode = code
-            children.remove(child)
-            if code < 0 and not asked:
-                output.message(f"worker process {pid} was killed by signal {-code}; starting another")
-                time.sleep(RESTART_PAUSE_SECONDS)
-                if not asked:  # a signal may have come meanwhile
-                    children.append(start())
-            elif code > 0 and not asked:
-                result = code
-                pass_on(signal.SIGTERM, None)
-    return result
+    return asyncio.run(supervise())
 
 
 def _arguments_without_url(arguments: Sequence[str]) -> list[str]:
@@ -293,36 +275,5 @@ def _arguments_without_url(arguments: Sequence[str]) -> list[str]:
     return kept
 
 
-# --- logging ----------------------------------------------------------------------------------------
-
-
-class JsonFormatter(logging.Formatter):
-    """One JSON object per record; the execution's id and attempt where a record carries them."""
-
-    def format(self, record: logging.LogRecord) -> str:
-        import json
-
-        entry: dict[str, Any] = {
-            "time": self.formatTime(record, "%Y-%m-%dT%H:%M:%S") + f".{int(record.msecs):03}Z",
-            "level": record.levelname.lower(),
-            "logger": record.name,
-        }
-        for name in ("execution_id", "attempt"):
-            if hasattr(record, name):
-                entry[name] = getattr(record, name)
-        entry["message"] = record.getMessage()
-        if record.exc_info:
-            entry["traceback"] = self.formatException(record.exc_info)
-        return json.dumps(entry, default=str)
-
-
-def _configure_logging(config: Config) -> None:
-    handler = logging.StreamHandler()
-    formatter: logging.Formatter
-    if config.log_format == "json":
-        formatter = JsonFormatter()
-        formatter.converter = time.gmtime
-    else:
-        formatter = logging.Formatter("%(asctime)s %(levelname)s %(name)s %(message)s")
-    handler.setFormatter(formatter)
-    logging.basicConfig(level=config.log_level.upper(), handlers=[handler], force=True)
+def _say_port(port: int) -> None:
+    logging.getLogger("rhythm.worker").info("health port=%d", port)

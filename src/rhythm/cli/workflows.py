@@ -73,9 +73,12 @@ def publish(paths: Paths, database_url: options.DatabaseUrl = None, as_json: opt
         for warning in published.warnings:
             output.message(output.diagnostic_text(warning, None))
         if as_json:
-            output.json_line({"name": published.name, "hash": published.hash, "changed": published.changed})
+            entry = {"name": published.name, "hash": published.hash, "changed": published.changed}
+            output.json_line({**entry, "staying": published.staying})
         else:
             what = "published" if published.changed else "unchanged"
+            if published.staying:
+                what += f"; unfinished executions that stay on another definition: {published.staying}"
             output.line(f"{output.visible(published.name)}  {published.hash[:12]}  {what}")
 
 

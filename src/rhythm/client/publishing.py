@@ -26,6 +26,7 @@ class PublishedWorkflow:
     hash: str  #: of the definition new executions run from now on
     changed: bool  #: whether another one, or none, was current before
     warnings: tuple[Any, ...]  #: the compiler's diagnostics of severity "warning"
+    staying: int = 0  #: unfinished executions that stay on other definitions; counted only when it changed
 
 
 def find_workflow_files(paths: Iterable[str | Path]) -> list[Path]:
@@ -96,4 +97,10 @@ async def publish_definitions(store: Store, definitions: Sequence[Definition]) -
         current = await store.current_definition(definition.name)
         before[definition.name] = current.hash if current else None
     await store.publish([NewDefinition(d.name, d.hash, d.ir_bytes, d.source, d.source_hash) for d in definitions])
-    return [PublishedWorkflow(d.name, d.hash, before[d.name] != d.hash, tuple(d.warnings)) for d in definitions]
+    published = []
+    for definition in definitions:
+        changed = before[definition.name] != definition.hash
+        staying = await store.count_staying(definition.name, definition.hash) if changed else 0
+        warnings = tuple(definition.warnings)
+        published.append(PublishedWorkflow(definition.name, definition.hash, changed, warnings, staying))
+    return published

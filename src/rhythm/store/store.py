@@ -149,6 +149,10 @@ class Store:
         )
         return ids or []
 
+    async def count_staying(self, name: str, hash_: str) -> int:
+        """How many unfinished executions of a workflow run another definition than the one with this hash."""
+        return int(await self._database.fetchval("select rhythm.count_staying($1, $2)", text(name, "name"), hash_))
+
     async def definition(self, reference: int | str) -> DefinitionInfo | None:
         """The definition with this id (int) or hash (str), or None."""
         if isinstance(reference, int):

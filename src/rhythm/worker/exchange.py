@@ -129,6 +129,8 @@ class Exchange:
         self.claiming = True
         self.winding_up = False  #: cut off: over when nothing is left to send
         self.turned_at = time.monotonic()
+        self.answered_at = self.turned_at  #: when the database last answered
+        self.unanswered = False  #: it was not there at the last call
         self.batch = BATCH_FIRST
         self._splitting: set[int] = set()  # batches whose new tokens are on their way
         self._flights: set[asyncio.Task[None]] = set()
@@ -251,6 +253,7 @@ class Exchange:
         if isinstance(error, IncarnationDead):
             self.end("this worker was declared dead; what it held has been taken over")
         elif isinstance(error, DatabaseUnavailable):
+            self.unanswered = True
             logger.warning("exchange failed, its outcome is unknown: %s", error)
         elif error is not None:
             logger.error("exchange failed: %s", error, exc_info=error)
@@ -323,9 +326,14 @@ class Exchange:
             await self._bisect(reports, backs, error)
             self._look = True
             return
+        self._answered()
         self._trouble.reset()
         self._settle(result, reports, backs)
         self._take(result, tasks, workflows)
+
+    def _answered(self) -> None:
+        self.answered_at = time.monotonic()
+        self.unanswered = False
 
     def _request(self, reports: list[Report], backs: list[Held], tasks: int, workflows: int) -> ExchangeRequest:
         outcomes: list[TaskOutcome] = []
@@ -486,12 +494,14 @@ class Exchange:
         except TimeoutError:
             return  # cut off
         except DatabaseUnavailable:
+            self.unanswered = True
             await asyncio.sleep(self._backoff.next_seconds())
             return
         except Exception:
             logger.exception("asking for the claims failed")
             await asyncio.sleep(self._backoff.next_seconds())
             return
+        self._answered()
         if self._uncertain:
             count = len(held.tokens)
             logger.info("the database answers again: %d of %d executions are still held", count, len(self.held))

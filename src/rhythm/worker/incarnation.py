@@ -22,6 +22,7 @@ import contextlib
 import logging
 import os
 import signal
+import time
 import uuid
 from dataclasses import dataclass
 from typing import Any, Final
@@ -44,6 +45,7 @@ from rhythm.worker.runner import ASYNC_MAX, THREADS_MAX, TaskRunner
 from rhythm.worker.signals import Signals
 
 TASKS_BUFFERED: Final = 1_000  #: tasks claimed and not begun, while they run through without waiting
+HEALTHY_SECONDS: Final = 2.0  #: how much later than planned things may happen in a healthy worker
 LAST_EXCHANGE_SECONDS: Final = 4.0  #: for the last reports of an incarnation that ends
 logger = logging.getLogger("rhythm.worker")
 
@@ -145,6 +147,19 @@ class Incarnation(Work):
             await asyncio.gather(*loops, stop, return_exceptions=True)
             self._runner.close()
             await asyncio.gather(asyncio.to_thread(self._activations.close), asyncio.to_thread(self._heartbeat.close))
+
+    def health(self) -> str | None:
+        """What keeps it from its work, in words; None: nothing. May be called from any thread."""
+        exchange, heartbeat = self._exchange, self._heartbeat
+        longest = 2 * self._setup.config.poll_interval + HEALTHY_SECONDS
+        if (stood := time.monotonic() - exchange.turned_at) > longest:
+            return f"the exchange has not turned for {stood:.0f} s"
+        if exchange.unanswered:
+            return "the database does not answer"
+        longest += 1.5 * heartbeat.interval  # a worker that is full talks to it only with its heartbeat
+        if (silent := time.monotonic() - max(exchange.answered_at, heartbeat.confirmed_at)) > longest:
+            return f"the database has not answered for {silent:.0f} s"
+        return None
 
     def _listening(self) -> contextlib.AbstractAsyncContextManager[Any]:
         config = self._setup.config

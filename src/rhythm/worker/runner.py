@@ -31,7 +31,7 @@ from typing import Any, Final
 from rhythm.errors import RhythmError, TaskRetryAfter
 from rhythm.faults import FailPoint
 from rhythm.model import TaskOutcome
-from rhythm.tasks import Task, TaskAbandoned, TaskContext, failure_payload
+from rhythm.tasks import Task, TaskAbandoned, TaskContext, current_attempt, failure_payload
 from rhythm.worker.held import Held
 
 ASYNC_MAX: Final = 100  #: async tasks at a time, per process
@@ -187,6 +187,7 @@ class TaskRunner:
 
     def _step(self, held: Held, task: Task[..., Any], arguments: dict[str, Any]) -> None:
         coroutine = task.function(**arguments)
+        outside = current_attempt.set((held.claim.id, held.claim.attempt))
         try:
             coroutine.send(None)
         except StopIteration as stop:
@@ -195,9 +196,12 @@ class TaskRunner:
             self._failed(held, task, error, task.is_retryable(error, held.claim.retry))
         else:
             raise AssertionError("a coroutine without an await has suspended")
+        finally:
+            current_attempt.reset(outside)
 
     async def _await(self, held: Held, task: Task[..., Any], arguments: dict[str, Any]) -> None:
         claim = held.claim
+        current_attempt.set((claim.id, claim.attempt))  # in this task's own context
         timed_out = False
 
         def expire() -> None:
@@ -236,6 +240,7 @@ class TaskRunner:
         self.in_threads.add(held)
         loop = asyncio.get_running_loop()
         context = contextvars.copy_context()
+        context.run(current_attempt.set, (held.claim.id, held.claim.attempt))
         over = False
 
         def end(result: Any, error: BaseException | None, kind: str = "failed") -> None:

@@ -68,6 +68,7 @@ class Worker:
         self._draining = asyncio.Event()
         self._ended = asyncio.Event()
         self._running = False
+        self._living: Incarnation | None = None
 
     async def run(self) -> None:
         """Runs until ``stop()`` has drained it, or until cancelled: then it lets go at once.
@@ -92,6 +93,13 @@ class Worker:
         self._draining.set()
         if self._running:
             await self._ended.wait()
+
+    def health(self) -> str | None:
+        """What keeps this worker from its work, in words; None: nothing. May be called from any thread."""
+        if self._ended.is_set():
+            return "ended"
+        living = self._living
+        return "not registered with the database yet" if living is None else living.health()
 
     async def _connected(self, url: str) -> None:
         store = await self._unless_stopped(
@@ -126,8 +134,10 @@ class Worker:
         try:
             registered = await self._unless_stopped(self._register(store))
             if registered is not None:
-                await Incarnation(setup, store, self.incarnation, registered).run(self._draining)
+                self._living = Incarnation(setup, store, self.incarnation, registered)
+                await self._living.run(self._draining)
         finally:
+            self._living = None
             with contextlib.suppress(DatabaseUnavailable, TimeoutError):
                 async with asyncio.timeout(UNREGISTER_SECONDS):
                     await store.unregister_worker(self.incarnation)

@@ -45,3 +45,11 @@ language sql stable as $$
                else n.kind = 2 and n.name = p_name and n.definition_id = d.id end
     order by d.id desc limit 1
 $$;
+
+-- How many unfinished executions of a workflow run another definition than the one with this hash. Raises nothing.
+create or replace function rhythm.count_staying(p_name text, p_hash text) returns bigint
+language sql stable as $$
+  select count(*) from rhythm.definitions d join rhythm.names n on n.id = d.name_id
+    join rhythm.waits w on w.definition_id = d.id
+    where n.kind = 2 and n.name = p_name and d.hash <> p_hash
+$$;

@@ -16,6 +16,7 @@ begin
       and p.proname in (
         'start_many', 'start', 'publish', 'definition', 'register_worker', 'unregister_worker', 'exchange', 'step',
         'heartbeat', 'maintain', 'held', 'hand_back', 'signal', 'send_signal', 'cancel', 'list_executions', 'outcomes_of', 'snapshot_of', 'list_queues',
+        'count_staying',
         'list_workers', 'can_run', 'pause_queue', 'find_breaches')
   loop
     execute format('alter function %s security definer set search_path = pg_catalog, pg_temp set jit = off', v_function);
