@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from rhythm.model import ExecutionInfo
 
 LISTED = 50  #: executions that `list` shows unless told otherwise
-NO_WORKER_AFTER_SECONDS = 1.0  #: waiting this long is reason to look whether anybody could run it
+NO_WORKER_AFTER_SECONDS = 0.5  #: waiting this long is reason to look whether anybody could run it
 
 Id = Annotated[str, typer.Argument(metavar="ID", help="The execution's id.", show_default=False)]
 
