@@ -614,7 +614,7 @@ class _Run:
             awaiting.append(entry)
             if len(awaiting) >= VIEW_ITEMS_MAX:
                 break
-        data = payloads.encode(awaiting, "standing", bytes_max=16 << 20)
+        data = payloads.to_text(awaiting).encode("ascii")
         return Standing(first[1] if first else None, (first[0] or None) if first else None, data)
 
     def wake_groups(self) -> list[WakeGroup]:

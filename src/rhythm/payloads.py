@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import msgspec
@@ -22,7 +22,25 @@ from rhythm.model import PAYLOAD_BYTES_MAX
 
 DEPTH_MAX = 1000  #: levels of lists and objects
 _decode = msgspec.json.Decoder().decode
-_encode = json.JSONEncoder(ensure_ascii=True, allow_nan=False, separators=(",", ":")).encode
+
+
+def _unencodable(value: object) -> Any:
+    raise TypeError(f"{type(value).__name__} is not JSON")
+
+
+# Built once: json.dumps with options makes a new encoder each call, 1.8 against 0.5 us for a small dict.
+_encoder: Any = json.encoder
+_encode_parts: Callable[[object, int], Iterable[str]] = _encoder.c_make_encoder(
+    None, _unencodable, _encoder.encode_basestring_ascii, None, ":", ",", False, False, False
+)
+
+
+def to_text(value: object) -> str:
+    """The ASCII-escaped JSON text of a value with nothing in it but what JSON has: no checks, the fastest way.
+
+    Keys that are numbers become text. Raises TypeError, ValueError (NaN, infinities) or RecursionError.
+    """
+    return "".join(_encode_parts(value, 0))
 
 
 def encode(value: object, what: str, *, bytes_max: int = PAYLOAD_BYTES_MAX) -> bytes:
@@ -35,7 +53,7 @@ def encode(value: object, what: str, *, bytes_max: int = PAYLOAD_BYTES_MAX) -> b
     try:
         if not _is_plain(value, bytes_max):
             value = _plain(value, what, "$", 0)
-        data = _encode(value).encode("ascii")
+        data = to_text(value).encode("ascii")
     except RecursionError:
         raise InvalidInput(f"{what} is nested deeper than {DEPTH_MAX} levels") from None
     if len(data) > bytes_max:

@@ -27,7 +27,7 @@ import threading
 import traceback as traceback_module
 import typing
 import uuid
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import Any, Generic, ParamSpec, TypeVar, overload
@@ -43,7 +43,7 @@ from rhythm.errors import (
     TaskRetryAfter,
 )
 from rhythm.model import NAME_LENGTH_MAX, PAYLOAD_BYTES_MAX, PRIORITY_MAX, PRIORITY_MIN
-from rhythm.payloads import DEPTH_MAX
+from rhythm.payloads import DEPTH_MAX, to_text
 from rhythm.payloads import decode as decode_payload
 from rhythm.payloads import encode as encode_payload
 
@@ -378,7 +378,7 @@ class Task(Generic[P, R]):
         text: str | None = None
         if self._output is None and type(output) in _PLAIN_TYPES:
             try:
-                text = "".join(_encode_plain(output, 0))
+                text = to_text(output)
             except (TypeError, ValueError, RecursionError):
                 text = None  # the slow path finds out what it was
         if text is None:
@@ -599,17 +599,6 @@ def _find_task(module: str, qualname: str) -> Any:
 # --- values --------------------------------------------------------------------------------------
 
 _PLAIN_TYPES = frozenset({dict, list, tuple, str, bool, int, float})
-
-
-def _unencodable(value: object) -> Any:
-    raise TypeError(f"{type(value).__name__} is not JSON")
-
-
-# Built once: json.dumps with options makes a new encoder each call, 1.8 against 0.5 us for a small dict.
-_encoder: Any = json.encoder
-_encode_plain: Callable[[object, int], Iterable[str]] = _encoder.c_make_encoder(
-    None, _unencodable, _encoder.encode_basestring_ascii, None, ":", ",", False, False, False
-)
 
 
 def _is_optional_context(annotation: object) -> bool:

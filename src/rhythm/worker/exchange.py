@@ -68,6 +68,8 @@ WORKFLOWS_MAX: Final = 200  #: workflows claimed and not yet committed
 BATCH_SECONDS: Final = 0.1  #: a batch of tasks should not occupy the loop for longer
 CLEARING_SECONDS: Final = 5.0  #: how long a worker claims nothing to get its hands free for a suspect
 CLEARING_PAUSE_SECONDS: Final = 30.0  #: before it tries again, when what it holds takes longer
+CLAIM_BYTES_FULL: Final = 1 << 20  #: claims larger than this may have been cut short by their limit of bytes
+SETTLE_SECONDS: Final = 0.03  #: without news, until a worker that holds something asks to be notified of more
 AUDIT_SECONDS: Final = 60.0  #: at least this often what is held here is compared with the database
 BATCH_FIRST: Final = 32  #: tasks in the first claims; doubled while batches run through
 
@@ -140,6 +142,9 @@ class Exchange:
         self._claims_in_flight = 0
         self._look = True  # something may be there to claim
         self._over: str | None = None  # why this incarnation is over
+        self._listening = False  # the database notifies this incarnation of what becomes claimable
+        self._settled = False  # nothing has happened for SETTLE_SECONDS
+        self._crowded = False  # no room was left when it last looked
         self._clearing_until = 0.0  # claims nothing until then, for a suspect's sake
         self._clear_again_at = 0.0
         self._suspects_held = 0
@@ -150,9 +155,14 @@ class Exchange:
     # --- from the rest of the worker ---
 
     def hint(self) -> None:
-        """Something may be there to claim, or there is room again."""
+        """Something may be there to claim."""
         self._look = True
         self._wake.set()
+
+    def room(self) -> None:
+        """A task has ended: there may be room again for what could not be claimed before."""
+        if self._crowded:
+            self.hint()
 
     def report(self, report: Report) -> None:
         """Takes a report to send."""
@@ -204,10 +214,13 @@ class Exchange:
             await asyncio.gather(*self._flights, return_exceptions=True)
 
     async def _sleep(self) -> None:
+        ask_to_be_notified = not self._listening and not self._flights and self._wanted() != (0, 0)
         with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(self._wake.wait(), min(self.poll_interval, self.heartbeat.turn_seconds))
+            pause = min(self.poll_interval, self.heartbeat.turn_seconds)
+            await asyncio.wait_for(self._wake.wait(), min(SETTLE_SECONDS, pause) if ask_to_be_notified else pause)
         if not self._wake.is_set():
             self._look = True  # polling is the promise
+            self._settled = True
         self._wake.clear()
 
     def _launch(self) -> bool:
@@ -265,9 +278,10 @@ class Exchange:
         seconds = self.work.task_seconds()
         if seconds > 0:
             limit = min(limit, max(1, int(BATCH_SECONDS / seconds)))
-        tasks = min(limit, self.work.free_tasks()) if self.names else 0
-        workflows = min(WORKFLOWS_MAX - self.workflows_out, limit)
-        return max(tasks, 0), max(workflows, 0)
+        tasks = min(limit, max(self.work.free_tasks(), 0)) if self.names else 0
+        workflows = min(limit, max(WORKFLOWS_MAX - self.workflows_out, 0))
+        self._crowded = workflows == 0 or (tasks == 0 and bool(self.names))
+        return tasks, workflows
 
     def _hands_free(self) -> bool:
         """False while this worker waits for what it holds to end, to be able to take a suspect."""
@@ -316,6 +330,7 @@ class Exchange:
 
     async def _send(self, reports: list[Report], backs: list[Held], tasks: int, workflows: int) -> None:
         request = self._request(reports, backs, tasks, workflows)
+        self._settled = False
         try:
             result = await self.store.exchange(request)
         except (DatabaseUnavailable, IncarnationDead):
@@ -330,6 +345,7 @@ class Exchange:
         self._trouble.reset()
         self._settle(result, reports, backs)
         self._take(result, tasks, workflows)
+        self._listening = request.idle and not result.claims
 
     def _answered(self) -> None:
         self.answered_at = time.monotonic()
@@ -366,9 +382,15 @@ class Exchange:
             task_limit=tasks,
             workflow_limit=workflows,
             alone=alone,
-            idle=(tasks > 0 or workflows > 0) and not self.held.keys() - {r.held.claim.id for r in reports},
+            idle=self._wants_notice(reports, tasks, workflows),
             parents=tasks > 0,
         )
+
+    def _wants_notice(self, reports: Sequence[Report], tasks: int, workflows: int) -> bool:
+        """Whether this worker sleeps if it gets nothing: it holds nothing, or only what takes its time."""
+        if not (tasks > 0 or (workflows > 0 and not self.names)):
+            return False
+        return self._settled or not self.held.keys() - {r.held.claim.id for r in reports}
 
     def _settle(self, result: ExchangeResult, reports: Sequence[Report], backs: Sequence[Held]) -> None:
         """What the answer says about what was sent."""
@@ -414,10 +436,11 @@ class Exchange:
                 self.fail_point.passed("claimed")
             self._hold(claims)
             self.signals.claimed.set()
-            self._look = True
-            full = sum(1 for claim in claims if claim.kind == "task") >= tasks > 0
-            if full:
+            count = sum(1 for claim in claims if claim.kind == "task")
+            if count >= tasks > 0:
                 self.batch = min(self.batch * 2, CLAIM_COUNT_MAX)
+            if _is_full(claims, count, tasks, workflows):
+                self._look = True
         elif result.check_again:
             self._look = True
         elif tasks or workflows:
@@ -522,6 +545,13 @@ class Exchange:
             logger.warning("%s %d executions whose claims were not known here", verb, len(unknown))
             self._hold(unknown)
         self._look = True
+
+
+def _is_full(claims: Sequence[Claim], task_count: int, tasks: int, workflows: int) -> bool:
+    """Whether a limit ended the claim, so that more may be there; otherwise nothing is left that nobody else has."""
+    if task_count >= tasks > 0 or len(claims) - task_count >= workflows > 0:
+        return True
+    return sum(len(claim.inputs) + len(claim.snapshot or b"") for claim in claims) > CLAIM_BYTES_FULL
 
 
 def _is_about_data(error: Exception) -> bool:

@@ -300,7 +300,7 @@ class Incarnation(Work):
         else:
             exchange.report(Report(held, outcome=outcome))
         if not self._runner.waiting:
-            exchange.hint()
+            exchange.room()
 
     def _cancel_wanted(self, ids: frozenset[uuid.UUID]) -> None:
         for execution_id in ids:
