@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import uuid
 from collections.abc import AsyncIterator, Sequence
@@ -233,3 +234,10 @@ def timer(operation: int, seconds: float) -> NewTimer:
 
 def group(mode: str, *operations: int) -> WakeGroup:
     return WakeGroup(mode, operations)
+
+
+async def waiting_for_locks(bench: Bench, count: int) -> None:
+    """Returns when so many sessions of this database wait for a lock."""
+    query = "select count(*) from pg_stat_activity where datname = current_database() and wait_event_type = 'Lock'"
+    while await bench.raw.fetchval(query) < count:  # noqa: ASYNC110 - the database has no event to wait for
+        await asyncio.sleep(0)
