@@ -55,6 +55,13 @@ def test_folders_count_from_the_file_or_the_working_directory(tmp_path: Path) ->
     assert load({"workflows": ["x"]}, cwd=tmp_path / "sub", environ={}).workflows == (tmp_path / "sub" / "x",)
 
 
+def test_retention_is_a_table_in_a_file_and_a_duration_in_the_environment(tmp_path: Path) -> None:
+    (tmp_path / "rhythm.toml").write_text('[retention]\nfinished = "30d"\n')
+
+    assert load(cwd=tmp_path, environ={}).retention == 30 * 86_400
+    assert load(cwd=tmp_path, environ={"RHYTHM_RETENTION": "90d"}).retention == 90 * 86_400
+
+
 def test_lists_and_flags_from_the_environment(tmp_path: Path) -> None:
     environ = {"RHYTHM_QUEUES": "orders, mail,orders", "RHYTHM_EMBEDDED": "No", "RHYTHM_POOLER": "1"}
 
@@ -79,6 +86,10 @@ def test_lists_and_flags_from_the_environment(tmp_path: Path) -> None:
         ('log_format = "xml"', "none of text, json"),
         ("queues = [1]", "not a list of names"),
         ("[queue.orders]\nlimit = 3", "limits of queues cannot be configured in this release"),
+        ("[retention]\nfinnished = 3", "retention: 'finnished' is not a key of the table; its key is 'finished'"),
+        ("[retention]\nfinished = '10s'", "retention: '10s' is shorter than 60 s"),
+        ("[retention]", "write for example finished = '30d'"),
+        ("health_port = 70000", "not a whole number from 0 to 65535"),
         ("processes =", "Cannot read"),
     ],
 )
@@ -156,6 +167,7 @@ def test_every_key_can_be_set_by_its_variable(tmp_path: Path) -> None:
         "log_format": "json",
         "embedded": "true",
         "pooler": "true",
+        "retention": "7d",
     }
     environ = {f"RHYTHM_{key.upper()}": samples.get(key, "7") for key in KEYS}
 

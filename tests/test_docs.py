@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 import rhythm
+from rhythm.config import KEYS
 from rhythm.testing import evaluate
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -75,3 +76,9 @@ def test_every_public_name_is_importable_and_listed_once() -> None:
     assert rhythm.__all__ == sorted(rhythm._NAMES)
     for name in rhythm.__all__:
         assert getattr(rhythm, name).__doc__, f"rhythm.{name} has no docstring"
+
+
+def test_every_configuration_key_is_documented() -> None:
+    page = (ROOT / "docs" / "configuration.md").read_text()
+
+    assert re.findall(r"^\| `(\w+)` \|", page, re.M) == list(KEYS)

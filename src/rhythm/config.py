@@ -33,16 +33,14 @@ PROCESSES_MAX = 256
 PORT_MAX = 65_535  #: port 0 is any free one
 PAYLOAD_BYTES_LIMIT = 64 * 1024 * 1024  #: the largest limit that may be set
 HEARTBEAT_TIMEOUT_MIN_SECONDS = 1.0
+RETENTION_MIN_SECONDS = 60.0
 LOG_LEVELS = ("debug", "info", "warning", "error", "critical")
 LOG_FORMATS = ("text", "json")
 _SIMILARITY = 0.75  #: from here on an unknown variable counts as a misspelt one
 _OTHER_VARIABLES = frozenset(
     {"env", "test_database_urls", "lifeline", "fail_point"}
 )  #: RHYTHM_… variables that are not keys
-_LATER_TABLES = {
-    "queue": "limits of queues",
-    "retention": "retention",
-}  #: tables with a reserved name whose feature this release does not have
+_LATER_TABLES = {"queue": "limits of queues"}  #: tables with a reserved name whose feature this release does not have
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -64,6 +62,7 @@ class Config:
     drain_timeout: float = 30.0  #: Time that running tasks get when a worker stops. Default 30 s.
     poll_interval: float = 1.0  #: Longest time between two looks for work. Default 1 s.
     payload_bytes_max: int = PAYLOAD_BYTES_MAX  #: Largest inputs, output or signal, bytes of JSON. Default 1 MiB.
+    retention: float | None = None  #: Finished executions are kept for so long. Default: for ever.
     log_level: str = "info"  #: One of LOG_LEVELS. Default "info".
     log_format: str = "text"  #: One of LOG_FORMATS. Default "text".
 
@@ -229,6 +228,18 @@ def _duration(low: float) -> Callable[[object, Path], float]:
     return parse
 
 
+def _retention(raw: object, folder: Path) -> float:
+    """The table [retention], or what its one key says."""
+    if isinstance(raw, dict):
+        unknown = raw.keys() - {"finished"}
+        if unknown:
+            raise ValueError(f"{min(unknown)!r} is not a key of the table; its key is 'finished'")
+        if "finished" not in raw:
+            raise ValueError("the table is empty; write for example finished = '30d'")
+        raw = raw["finished"]
+    return _duration(RETENTION_MIN_SECONDS)(raw, folder)
+
+
 def _one_of(choices: tuple[str, ...]) -> Callable[[object, Path], str]:
     def parse(raw: object, folder: Path) -> str:
         if isinstance(raw, str) and raw.lower() in choices:
@@ -254,6 +265,7 @@ _KEYS: Mapping[str, Callable[[object, Path], Any]] = {
     "drain_timeout": _duration(0.0),
     "poll_interval": _duration(0.01),
     "payload_bytes_max": _whole(1, PAYLOAD_BYTES_LIMIT),
+    "retention": _retention,
     "log_level": _one_of(LOG_LEVELS),
     "log_format": _one_of(LOG_FORMATS),
 }

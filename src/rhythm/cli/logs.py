@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import logging
+import re
 import time
 from typing import TYPE_CHECKING, Any
 
@@ -16,10 +17,11 @@ if TYPE_CHECKING:
     from rhythm.config import Config
 
 _FIELDS = ("execution_id", "attempt")
+_NAMED = re.compile(r"execution_id=(\S+)(?: attempt=(\d+))?")
 
 
 class AttemptFilter(logging.Filter):
-    """Gives records the id and attempt of the task they were logged in."""
+    """Gives records the id and attempt that their message begins with, or of the task they were logged in."""
 
     def filter(self, record: logging.LogRecord) -> bool:
         from rhythm.tasks import current_attempt
@@ -28,6 +30,10 @@ class AttemptFilter(logging.Filter):
             attempt = current_attempt.get()
             if attempt is not None:
                 record.execution_id, record.attempt = str(attempt[0]), attempt[1]
+            elif record.name == "rhythm.worker" and (named := _NAMED.match(record.getMessage())):
+                record.execution_id = named[1]
+                if named[2]:
+                    record.attempt = int(named[2])
         return True
 
 

@@ -7,6 +7,7 @@ runner        tasks: on the loop, or in threads
 activations   workflows: the thread they run on, and the cache of their heaps
 heartbeat     the sign of life, from a thread and connection of its own
 maintenance   what is due in the database
+transitions   one log line for each change in the life of an execution
 health        the port that says whether the worker is well
 watchdog      the time limit of one activation
 """

@@ -34,6 +34,7 @@ from rhythm.language.ir import IRError
 from rhythm.language.values import FatalError
 from rhythm.model import DefinitionInfo, Delivery, WorkflowCommit, WorkflowOutcome, new_id
 from rhythm.worker.held import Held, ParentStep, Report
+from rhythm.worker.transitions import log_transition
 from rhythm.worker.watchdog import Watchdog, start_large_thread
 
 HEAPS_CACHED: Final = 2_000  #: decoded heaps kept per process
@@ -144,7 +145,14 @@ class Activations:
                 tags=None if claim.tags is None else dict(claim.tags),
             )
         activation = self._activate(
-            claim.id, claim.name, claim.definition_id, claim.version, start, claim.snapshot, claim.deliveries
+            claim.id,
+            claim.attempt,
+            claim.name,
+            claim.definition_id,
+            claim.version,
+            start,
+            claim.snapshot,
+            claim.deliveries,
         )
         commit = _commit(job.token, claim.id, claim.version, activation)
         return Report(job, commit=commit, live=_worth_keeping(activation))
@@ -153,7 +161,7 @@ class Activations:
         parent, outcome = step.parent, step.outcome
         delivery = Delivery(parent.next_number, outcome.status, step.held.claim.operation, None, outcome.payload)
         activation = self._activate(
-            parent.id, parent.name, parent.definition_id, parent.version, None, parent.snapshot, (delivery,)
+            parent.id, 1, parent.name, parent.definition_id, parent.version, None, parent.snapshot, (delivery,)
         )
         commit = _commit(0, parent.id, parent.version, activation)
         return Report(step.held, outcome=outcome, continuation=commit, live=_worth_keeping(activation))
@@ -161,6 +169,7 @@ class Activations:
     def _activate(
         self,
         execution_id: uuid.UUID,
+        attempt: int,
         name: str,
         definition_id: int,
         version: int,
@@ -183,8 +192,7 @@ class Activations:
         except Exception as error:
             logger.exception("execution_id=%s the engine failed", execution_id)
             activation = _failed(error, deliveries)
-        if activation.logs:
-            self._write_logs(execution_id, name, activation)
+        _write_logs(execution_id, attempt, name, activation)
         if self.fail_point is not None:
             self.fail_point.passed("activated")
         return activation
@@ -212,10 +220,24 @@ class Activations:
         except FatalError as error:
             return fatal_activation(program.name, error, deliveries)
 
-    def _write_logs(self, execution_id: uuid.UUID, name: str, activation: Activation) -> None:
+
+def _write_logs(execution_id: uuid.UUID, attempt: int, name: str, activation: Activation) -> None:
+    """What the workflow said, then how the activation ended."""
+    if activation.logs:
         log = logging.getLogger(f"rhythm.workflow.{name}")
         for level, text in activation.logs:
-            log.log(_LOG_LEVELS.get(level, 20), "%s", text, extra={"execution_id": str(execution_id)})
+            extra = {"execution_id": str(execution_id), "attempt": attempt}
+            log.log(_LOG_LEVELS.get(level, 20), "%s", text, extra=extra)
+    outcome = activation.outcome
+    if outcome is None:
+        line = activation.standing.line
+        log_transition(logging.DEBUG, execution_id, attempt, "workflow", name, "suspended", line=line)
+    elif outcome.status == "completed":
+        log_transition(logging.DEBUG, execution_id, attempt, "workflow", name, "completed")
+    else:
+        error: dict[str, Any] = payloads.decode(outcome.payload)
+        why = f"{error.get('name')}: {error.get('message')}"
+        log_transition(logging.INFO, execution_id, attempt, "workflow", name, outcome.status, error=why)
 
 
 def _worth_keeping(activation: Activation) -> Live | None:

@@ -103,8 +103,12 @@ class Incarnation(Work):
             fail_point=setup.fail_point,
         )
         self._maintenance = Maintenance(
-            store, incarnation, poll_interval=config.poll_interval, on_moved=exchange.hint
-        )  # fmt: skip
+            store,
+            incarnation,
+            poll_interval=config.poll_interval,
+            retention=config.retention,
+            on_moved=exchange.hint,
+        )
         self._heartbeat = exchange.heartbeat = Heartbeat(
             setup.url,
             incarnation,

@@ -26,14 +26,24 @@ logger = logging.getLogger("rhythm.worker")
 
 
 class Maintenance:
-    """The maintenance loop of one worker. ``on_moved()`` is called when something became claimable."""
+    """The maintenance loop of one worker.
+
+    ``retention``: seconds that finished executions are kept. ``on_moved()`` is called when something became claimable.
+    """
 
     def __init__(
-        self, store: Store, incarnation: uuid.UUID, *, poll_interval: float, on_moved: Callable[[], None]
+        self,
+        store: Store,
+        incarnation: uuid.UUID,
+        *,
+        poll_interval: float,
+        retention: float | None,
+        on_moved: Callable[[], None],
     ) -> None:
         self._store = store
         self._incarnation = incarnation
         self._poll_interval = poll_interval
+        self._retention = retention
         self._on_moved = on_moved
         self._due_at = 0.0
         self._news = asyncio.Event()
@@ -52,7 +62,7 @@ class Maintenance:
             longest = self._poll_interval * IDLE_FACTOR * random.uniform(0.8, 1.0)
             self._due_at = time.monotonic() + longest
             try:
-                result = await self._store.maintain(self._incarnation)
+                result = await self._store.maintain(self._incarnation, retention_seconds=self._retention)
                 backoff.reset()
                 if result.next_due_seconds is not None:
                     self.due_in(result.next_due_seconds)

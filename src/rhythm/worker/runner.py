@@ -33,6 +33,7 @@ from rhythm.faults import FailPoint
 from rhythm.model import TaskOutcome
 from rhythm.tasks import Task, TaskAbandoned, TaskContext, current_attempt, failure_payload
 from rhythm.worker.held import Held
+from rhythm.worker.transitions import log_transition
 
 ASYNC_MAX: Final = 100  #: async tasks at a time, per process
 THREADS_MAX: Final = 16  #: tasks in threads at a time, per process
@@ -142,6 +143,7 @@ class TaskRunner:
             self._cancelled(held)
             return
         held.begun = True
+        log_transition(logging.DEBUG, claim.id, claim.attempt, "task", claim.name, "running")
         if self.fail_point is not None:
             self.fail_point.passed("task_begun")
         try:
@@ -295,7 +297,9 @@ class TaskRunner:
         except BaseException as error:  # noqa: BLE001  (whatever encoding raises is the outcome)
             self._failed(held, task, error, task.is_retryable(error, held.claim.retry))
             return
-        self.report(held, TaskOutcome(held.token, held.claim.id, "completed", payload))
+        claim = held.claim
+        log_transition(logging.DEBUG, claim.id, claim.attempt, "task", claim.name, "completed")
+        self.report(held, TaskOutcome(held.token, claim.id, "completed", payload))
 
     def _failed(
         self, held: Held, task: Task[..., Any] | None, error: BaseException, retryable: bool, *, kind: str = "failed"
@@ -305,20 +309,15 @@ class TaskRunner:
             return
         after = error.seconds if isinstance(error, TaskRetryAfter) else None
         claim = held.claim
-        logger.info(
-            "execution_id=%s attempt=%d task=%s %s: %s: %s",
-            claim.id,
-            claim.attempt,
-            claim.name,
-            kind,
-            type(error).__name__,
-            error,
-        )
+        why = f"{type(error).__name__}: {error}"
+        log_transition(logging.INFO, claim.id, claim.attempt, "task", claim.name, "failed", type=kind, error=why)
         payload = failure_payload(error, kind=kind)
         self.report(held, TaskOutcome(held.token, claim.id, "failed", payload, retryable, after))
 
     def _cancelled(self, held: Held) -> None:
-        error = TaskCancelled(f"task {held.claim.name!r} was cancelled")
+        claim = held.claim
+        log_transition(logging.INFO, claim.id, claim.attempt, "task", claim.name, "cancelled")
+        error = TaskCancelled(f"task {claim.name!r} was cancelled")
         self.report(held, TaskOutcome(held.token, held.claim.id, "cancelled", failure_payload(error, kind="cancelled")))
 
     # --- stopping ---

@@ -268,6 +268,7 @@ create index idle_incarnation on rhythm.idle (incarnation);
 create table rhythm.maintenance (
   one boolean primary key default true check (one),
   last_at timestamptz not null default '-infinity',
-  pruned_at timestamptz not null default '-infinity'
+  retained_at timestamptz not null default '-infinity',  -- retention has last looked, and found nothing more
+  pruned_at timestamptz not null default '-infinity'     -- keys whose time is over have last been looked for
 );
 insert into rhythm.maintenance default values;

@@ -2,8 +2,8 @@
 
 -- Fires due timers and moves due executions to ready, up to 2,000 each; rows that others are working on are skipped. Every
 -- two seconds one caller, elected by a row lock, also looks for dead incarnations, claims without an incarnation,
--- attempts past their timeout, names that nobody knows (any more, or yet), and what retention lets go: executions that
--- finished more than p_retention_seconds ago (null: none).
+-- attempts past their timeout, names that nobody knows (any more, or yet), and, once a minute, what retention lets go:
+-- executions that finished more than p_retention_seconds ago (null: none).
 -- Returns the seconds until the next due time (null: nothing is waiting), what was moved, what was reclaimed, and whether
 -- a limit was reached, so that there is more to do at once. Raises nothing.
 create or replace function rhythm.maintain(
@@ -29,8 +29,13 @@ begin
     v_count := rhythm.park_unknown(v_now, v_limit);
     o_moved := o_moved + v_count;
     o_more := o_more or v_count >= v_limit;
-    if p_retention_seconds is not null then
-      o_more := o_more or rhythm.prune(rhythm.time_after(v_now, -p_retention_seconds), v_limit) >= v_limit;
+    if p_retention_seconds is not null and exists (select from rhythm.maintenance m
+        where not (m.retained_at > v_now - interval '1 min' and m.retained_at <= v_now)) then
+      v_count := rhythm.prune(rhythm.time_after(v_now, -p_retention_seconds), v_limit);
+      o_more := o_more or v_count >= v_limit;
+      if v_count < v_limit then
+        update rhythm.maintenance m set retained_at = v_now;
+      end if;
     end if;
     if o_more then -- whoever comes next goes on at once
       update rhythm.maintenance m set last_at = '-infinity';

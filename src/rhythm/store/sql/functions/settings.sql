@@ -25,5 +25,7 @@ begin
         'set enable_mergejoin = off set enable_material = off set plan_cache_mode = force_generic_plan', v_function);
     end if;
   end loop;
+  -- the index on finished_at is a brin one, which is read by bitmaps only
+  alter function rhythm.prune(timestamptz, integer) set enable_bitmapscan = on;
   revoke execute on all functions in schema rhythm from public;
 end $settings$;
