@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ import sqlalchemy
 from sqlalchemy.orm import Session
 
 import rhythm
+from rhythm.tasks import REGISTRY
 
 PAGE = (Path(__file__).resolve().parent.parent / "docs" / "transactions.md").read_text()
 
@@ -49,6 +51,25 @@ async def test_orders_and_their_workflows_are_stored_together(rhythm_url: str) -
     assert {"o-1", "o-2", "o-3"} == found
     assert failed is not None
     assert 3 == after
+
+
+async def test_the_transactional_task_books_once(rhythm_url: str) -> None:
+    book = defined("book")
+    connection = await asyncpg.connect(rhythm_url)
+    await connection.execute("create table accounts (id text primary key, balance int)")
+    await connection.execute("insert into accounts values ('a', 1)")
+    worker = rhythm.Worker(database_url=rhythm_url, tasks=[book], poll_interval="100ms")
+    life = asyncio.create_task(worker.run())
+    async with rhythm.connect(rhythm_url) as client:
+        execution = await client.start(book, {"account": "a", "amount": 41})
+        output = await execution.result(timeout=30)
+    await worker.stop()
+    await life
+    plainly = await book(rhythm.TaskContext(connection=connection), account="a", amount=8)
+    await connection.close()
+    REGISTRY.remove("book")
+
+    assert (42, 50) == (output, plainly)
 
 
 async def test_plain_sql_starts_and_signals(rhythm_url: str, tmp_path: Path) -> None:

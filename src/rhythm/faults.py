@@ -31,11 +31,12 @@ PLACES: Final = (
     "task_begun",  # a task is about to be called
     "task_done",  # its effect has happened, nothing is reported
     "activated",  # a workflow was advanced, nothing is committed
+    "committing",  # a transactional task has recorded its outcome, COMMIT is not sent yet
 )
 #: SQL functions, by their names in schema rhythm.
 CALLS: Final = (
     "exchange", "step", "held", "heartbeat", "maintain", "register_worker", "unregister_worker",
-    "start_many", "signal", "cancel",
+    "start_many", "signal", "cancel", "complete",
 )  # fmt: skip
 MOMENTS: Final = ("before", "during", "after")
 POINTS: Final = (*PLACES, *(f"{call}.{moment}" for call in CALLS for moment in MOMENTS))

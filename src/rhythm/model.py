@@ -346,6 +346,7 @@ class ExchangeRequest:
     hand_backs: Sequence[tuple[int, uuid.UUID]] = ()  #: (token, id): not run, uncharged
     queues: Sequence[int] = ()  #: ids from RegisterResult, in the order to look at them
     names: Sequence[int] = ()  #: ids of the tasks it would take
+    singles: Sequence[int] = ()  #: of ``names``, those claimed singly
     task_limit: int = 0  #: tasks to claim at most (≤ CLAIM_COUNT_MAX)
     workflow_limit: int = 0  #: workflows to claim at most (≤ CLAIM_COUNT_MAX)
     alone: bool = False  #: it holds nothing and has no other exchange under way: may get a lone suspect

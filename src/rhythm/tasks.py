@@ -116,7 +116,7 @@ class TaskContext:
     In plain calls and tests pass one yourself: every field has a default.
     """
 
-    __slots__ = ("_abandoned", "_key", "_logger", "attempt", "execution_id", "name", "parent_id")
+    __slots__ = ("_abandoned", "_connection", "_key", "_logger", "attempt", "execution_id", "name", "parent_id")
 
     def __init__(
         self,
@@ -127,6 +127,7 @@ class TaskContext:
         idempotency_key: str | None = None,
         name: str = "task",
         abandoned: Callable[[], str | None] | None = None,
+        connection: Any = None,
     ) -> None:
         self.execution_id: uuid.UUID = execution_id or uuid.UUID(int=0)  #: this execution
         self.attempt = attempt  #: counted from 1
@@ -134,12 +135,26 @@ class TaskContext:
         self.name = name  #: the task's name
         self._key = idempotency_key
         self._abandoned = abandoned
+        self._connection = connection
         self._logger: logging.LoggerAdapter[logging.Logger] | None = None
 
     @property
     def idempotency_key(self) -> str:
         """The same in every attempt, different for every call: hand it to services that remember requests."""
         return self._key or str(self.execution_id)
+
+    @property
+    def connection(self) -> Any:
+        """Of a transactional task: the connection whose transaction is committed together with the task's output.
+
+        asyncpg for ``async def`` tasks, psycopg 3 for ``def`` tasks. Leave that transaction open; savepoints are fine.
+        Raises RuntimeError in other tasks.
+        """
+        if self._connection is None:
+            raise RuntimeError(
+                f"task {self.name!r} has no connection: declare it with @rhythm.task(transactional=True)"
+            )
+        return self._connection
 
     @property
     def logger(self) -> logging.LoggerAdapter[logging.Logger]:
@@ -180,7 +195,8 @@ class Task(Generic[P, R]):
     """A task: the decorated function with its name and options. Calling it calls the function.
 
     Made by ``@task``. ``name``, ``queue``, ``retries``, ``retry``, ``timeout_seconds`` (None: no limit) and
-    ``priority`` are what was given there; ``is_async`` tells whether the function is ``async def``.
+    ``priority`` and ``transactional`` are what was given there; ``is_async`` tells whether the function is
+    ``async def``.
     """
 
     def __init__(
@@ -193,6 +209,7 @@ class Task(Generic[P, R]):
         retry: Retry,
         timeout_seconds: float | None,
         priority: int,
+        transactional: bool = False,
     ) -> None:
         self.function = function
         self.name = name
@@ -201,6 +218,7 @@ class Task(Generic[P, R]):
         self.retry = retry
         self.timeout_seconds = timeout_seconds
         self.priority = priority
+        self.transactional = transactional
         self.is_async = inspect.iscoroutinefunction(function)
         self.signature = inspect.signature(function)
         self.context_parameter: str | None = None  #: the parameter that takes the TaskContext, once prepared
@@ -304,6 +322,11 @@ class Task(Generic[P, R]):
                 self._takes_any_name = True
             else:
                 fields[name] = annotation if parameter.default is parameter.empty else typing.NotRequired[annotation]
+        if self.transactional and self.context_parameter is None:
+            raise TypeError(
+                f"{where}: a transactional task writes through its context's connection; "
+                "give it a parameter annotated rhythm.TaskContext"
+            )
         self._accepted = frozenset(fields)
         self._required = frozenset(n for n in fields if self.signature.parameters[n].default is inspect.Parameter.empty)
         make_type: Any = TypedDict
@@ -520,21 +543,21 @@ def task(
     ``name``: default the function's own. ``queue``: default "default". ``retries``: attempts after the first,
     default 0. ``retry``: a Retry, which waits and for which errors. ``timeout``: of one attempt, a number of
     seconds or like "30s"; default none. ``priority``: -100 to 100, higher first, default 0. ``async def``
-    functions run on the worker's event loop, ``def`` functions in threads.
+    functions run on the worker's event loop, ``def`` functions in threads. ``transactional``: the task's writes
+    on ``TaskContext.connection`` are committed in one transaction with its output, exactly once; default False.
     Raises TypeError or ValueError when an option or the signature cannot be used.
     """
     if function is not None and not callable(function):
         raise TypeError("@task decorates a function; its options are given by keyword")
-    if transactional:
-        raise ValueError(
-            "transactional tasks are not available in this release; write idempotently with ctx.idempotency_key instead"
-        )
+    if not isinstance(transactional, bool):
+        raise TypeError(f"transactional takes True or False, not {transactional!r}")
     options: dict[str, Any] = {
         "queue": _checked_name(queue, "queue"),
         "retries": _checked_whole(retries, "retries", 0, RETRIES_MAX),
         "retry": _checked_retry(retry),
         "timeout_seconds": _checked_timeout(timeout),
         "priority": _checked_whole(priority, "priority", PRIORITY_MIN, PRIORITY_MAX),
+        "transactional": transactional,
     }
 
     def decorate(target: Callable[..., Any]) -> Task[..., Any]:

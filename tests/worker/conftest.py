@@ -40,6 +40,18 @@ async def book(context: rhythm.TaskContext, order: str, step: str) -> dict:
     await asyncio.sleep(0.002)
     return {"step": step}
 
+@rhythm.task(transactional=True)
+async def bank(context: rhythm.TaskContext, order: str) -> str:
+    await context.connection.execute(
+        "insert into ledger (key, order_id, step) values (gen_random_uuid()::text, $1, 'bank')", order)
+    return "bank"
+
+@rhythm.task(transactional=True)
+def till(context: rhythm.TaskContext, order: str) -> str:
+    context.connection.execute(
+        "insert into ledger (key, order_id, step) values (gen_random_uuid()::text, %s, 'till')", [order])
+    return "till"
+
 @rhythm.task
 async def plain(i: int) -> int:
     return i * 2

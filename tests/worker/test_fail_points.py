@@ -35,10 +35,11 @@ workflow(ctx, inputs) {
   const fan = await Promise.all([0, 1].map(i => task("book", { order, step: "fan" + i })))
   const [message] = await Promise.all([signal("go"), sleep("5ms")])
   const made = await child("order", { order: order + "-child" })
-  return { fan: fan.map(answer => answer.step), message, made }
+  const booked = [await task("bank", { order }), await task("till", { order })]
+  return { fan: fan.map(answer => answer.step), message, made, booked }
 }
 """
-WORKER_CALLS = ("exchange", "step", "heartbeat", "maintain", "register_worker")
+WORKER_CALLS = ("exchange", "step", "heartbeat", "maintain", "register_worker", "complete")
 POINTS = (*faults.PLACES, *(f"{call}.{moment}" for call in WORKER_CALLS for moment in faults.MOMENTS))
 #: The action at each point; `drop` is for connections, and a place in the worker has none.
 CASES = [
@@ -50,6 +51,9 @@ SHORT = [
     ("exchange.before", "drop"), ("exchange.during", "drop"), ("exchange.after", "drop"),
     ("step.during", "kill"), ("step.during", "drop"), ("step.after", "drop"),
     ("heartbeat.during", "drop"), ("maintain.during", "kill"), ("maintain.during", "drop"),
+    ("complete.before", "kill"), ("committing", "kill"), ("complete.during", "kill"), ("complete.after", "kill"),
+    ("committing", "stall"), ("complete.during", "stall"), ("complete.after", "stall"),
+    ("complete.before", "drop"), ("complete.during", "drop"), ("complete.after", "drop"),
     ("register_worker.during", "kill"), ("register_worker.during", "drop"), ("register_worker.after", "drop"),
 ]  # fmt: skip
 
@@ -82,7 +86,12 @@ class Runs:
             )
             await self.shop.client.signal(mixed, "go", self.number)
             made = {"order": f"{order}-child", "steps": steps}
-            expected[mixed] = {"fan": ["fan0", "fan1"], "message": self.number, "made": made}
+            expected[mixed] = {
+                "fan": ["fan0", "fan1"],
+                "message": self.number,
+                "made": made,
+                "booked": ["bank", "till"],
+            }
             expected[plain] = 2 * self.number
         return expected
 
@@ -131,7 +140,7 @@ class Runs:
             assert output == await self.shop.client.wait(execution_id, timeout=1)
         entries = await self.shop.query("select order_id, step, count(*) as n from ledger group by 1, 2")
         assert [dict(row) for row in entries if row["n"] != 1] == []
-        assert len(entries) == 5 * self.number * ORDERS
+        assert len(entries) == 7 * self.number * ORDERS
         assert list(await self.shop.client.store.breaches()) == []
 
 

@@ -116,7 +116,10 @@ async def _run(connection: Any, query: str, arguments: Sequence[str | None]) -> 
         row = call(query, arguments)
         return cast("Row", await row if awaited else row)
     except Exception as error:
-        raise _translated(error) from error
+        translated = _translated(error)
+        if translated is error:
+            raise
+        raise translated from error
 
 
 def _run_blocking(connection: Any, query: str, arguments: Sequence[str | None]) -> Row:
@@ -128,7 +131,10 @@ def _run_blocking(connection: Any, query: str, arguments: Sequence[str | None]) 
     try:
         return cast("Row", call(query, arguments))
     except Exception as error:
-        raise _translated(error) from error
+        translated = _translated(error)
+        if translated is error:
+            raise
+        raise translated from error
 
 
 # Connections -------------------------------------------------------------------------------------

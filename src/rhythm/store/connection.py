@@ -336,7 +336,7 @@ async def _call_or_fail(
     """A call past its three fail points. Where the connection is dropped it raises as if the network had done it."""
     name = faults.function_of(query)
     if point.reached(f"{name}.before"):
-        raise _dropped(connection)
+        raise drop_connection(connection)
     if point.watches(f"{name}.during"):
         # prepared first, so that what is sent next is the call and nothing else
         statement = await connection.prepare(query)
@@ -345,18 +345,19 @@ async def _call_or_fail(
         for _ in range(WRITE_TURNS):
             await asyncio.sleep(0)
         if point.reached(f"{name}.during"):
-            error = _dropped(connection)
+            error = drop_connection(connection)
             await asyncio.gather(call, return_exceptions=True)
             raise error
         result = await call
     else:
         result = await getattr(connection, method)(query, *arguments)
     if point.reached(f"{name}.after"):
-        raise _dropped(connection)
+        raise drop_connection(connection)
     return result
 
 
-def _dropped(connection: asyncpg.Connection) -> Exception:
+def drop_connection(connection: asyncpg.Connection) -> Exception:
+    """Closes it as a fault would; the error that its driver would raise."""
     connection.terminate()
     return asyncpg.ConnectionDoesNotExistError("connection was dropped by a fail point")
 

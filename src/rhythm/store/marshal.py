@@ -252,7 +252,7 @@ _REPORTED = (
     "integer[], double precision[], text[], integer[], text[], bigint[], "
     "integer[], integer[], double precision[], double precision[], integer[], integer[], "
     "integer[], smallint[], text[], integer[], integer[], uuid[], "
-    "integer[], integer[], integer, integer, boolean, boolean, boolean"
+    "integer[], integer[], integer[], integer, integer, boolean, boolean, boolean"
 )
 _TYPES = ["uuid", "integer", *(_REPORTED.split(", "))]
 EXCHANGE = "select * from rhythm.exchange(" + ", ".join(f"${i}::{t}" for i, t in enumerate(_TYPES, 1)) + ")"  # noqa: S608 - built of constants
@@ -268,6 +268,7 @@ def exchange_arguments(request: ExchangeRequest) -> list[Any]:
         *commit_arguments([*request.workflow_commits, *(c.commit for c in request.continuations)], reports),
         list(request.queues),
         list(request.names),
+        list(request.singles),
         request.task_limit,
         request.workflow_limit,
         request.alone,
@@ -279,11 +280,15 @@ def exchange_arguments(request: ExchangeRequest) -> list[Any]:
 def exchange_result(row: Mapping[str, Any], request: ExchangeRequest, names: Names, queues: Names) -> ExchangeResult:
     """The answer of rhythm.exchange."""
     claims: list[Claim] = []
+    fresh = retokened(row["o_new_ids"], row["o_new_claims"])
     ids = row["t_ids"]
     if ids is not None:
+        # what was claimed singly comes last, each with a claim of its own
+        batched = sum(id_ not in fresh for id_ in ids) if request.singles else len(ids)
+        members = tokens(row["t_claim"], batched) + [fresh[id_] for id_ in ids[batched:]]
         sent = {c.commit.id: c.commit for c in request.continuations}
         sent.update((c.id, c) for c in request.workflow_commits)
-        claims = task_claims(row, tokens(row["t_claim"], len(ids)), ids, names, queues, sent)
+        claims = task_claims(row, members, ids, names, queues, sent)
     ids = row["w_ids"]
     if ids is not None:
         claims += workflow_claims(row, tokens(row["w_claim"], len(ids)), ids, names, queues)
@@ -291,7 +296,7 @@ def exchange_result(row: Mapping[str, Any], request: ExchangeRequest, names: Nam
         claims=claims,
         refused=frozenset(row["o_refused"]),
         continued=frozenset(row["o_continued"]),
-        retokened=retokened(row["o_new_ids"], row["o_new_claims"]),
+        retokened=fresh,
         suspects_waiting=row["o_suspects"],
         check_again=row["o_check_again"],
     )
@@ -406,8 +411,10 @@ def step_result(row: Mapping[str, Any], request: ExchangeRequest, names: Names, 
     )
 
 
-def tokens(claim: int, count: int) -> list[int]:
-    """The tokens of a new claim's members."""
+def tokens(claim: int | None, count: int) -> list[int]:
+    """The tokens of a new claim's members; none when there is no claim."""
+    if claim is None:
+        return []
     first = claim << MEMBERS_BITS
     return [first | SINGLE] if count == 1 else list(range(first, first + count))
 

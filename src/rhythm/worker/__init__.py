@@ -1,15 +1,16 @@
 """The worker: claims executions, runs them, reports. ``rhythm.Worker`` runs one inside an application.
 
-worker        life cycle: connect, register, run, begin anew, stop
-incarnation   one registration: its parts, what they tell each other, and how it ends
-exchange      the loop of exchanges: reports out, claims in, and what to do when an answer is lost
-runner        tasks: on the loop, or in threads
-activations   workflows: the thread they run on, and the cache of their heaps
-heartbeat     the sign of life, from a thread and connection of its own
-maintenance   what is due in the database
-transitions   one log line for each change in the life of an execution
-health        the port that says whether the worker is well
-watchdog      the time limit of one activation
+worker         life cycle: connect, register, run, begin anew, stop
+incarnation    one registration: its parts, what they tell each other, and how it ends
+exchange       the loop of exchanges: reports out, claims in, and what to do when an answer is lost
+runner         tasks: on the loop, or in threads
+transactional  tasks whose writes and outcome are one commit
+activations    workflows: the thread they run on, and the cache of their heaps
+heartbeat      the sign of life, from a thread and connection of its own
+maintenance    what is due in the database
+health         the port that says whether the worker is well
+transitions    one log line for each change in the life of an execution
+watchdog       the time limit of one activation
 """
 
 from __future__ import annotations

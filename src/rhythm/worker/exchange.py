@@ -111,6 +111,7 @@ class Exchange:
         *,
         queues: Sequence[int],
         names: Sequence[int],
+        singles: Sequence[int],
         poll_interval: float,
         signals: Signals,
         fail_point: FailPoint | None,
@@ -121,6 +122,7 @@ class Exchange:
         self.work = work
         self.queues = queues
         self.names = names
+        self.singles = singles  #: of the names, those claimed singly
         self.poll_interval = poll_interval
         self.signals = signals
         self.fail_point = fail_point
@@ -173,6 +175,12 @@ class Exchange:
         """Takes executions to give back uncharged."""
         self.hand_backs.extend(held)
         self._wake.set()
+
+    def settled(self, held: Held) -> None:
+        """Its outcome was reported by other means, or refused: it is not held any more."""
+        self._drop(held)
+        self.signals.reported.set()
+        self.hint()
 
     def end(self, why: str) -> None:
         """This incarnation is over: nothing more is sent."""
@@ -379,6 +387,7 @@ class Exchange:
             hand_backs=[(held.token, held.claim.id) for held in backs],
             queues=self.queues,
             names=self.names,
+            singles=self.singles,
             task_limit=tasks,
             workflow_limit=workflows,
             alone=alone,

@@ -34,6 +34,7 @@ from rhythm.faults import FailPoint
 from rhythm.model import RegisterResult, TaskOutcome
 from rhythm.store import Store
 from rhythm.store.connection import Backoff, mask_url
+from rhythm.store.transactions import Transactions
 from rhythm.store.wakeups import Wakeups
 from rhythm.tasks import Task
 from rhythm.worker.activations import Activations, Job
@@ -43,6 +44,7 @@ from rhythm.worker.held import Held, ParentStep, Report
 from rhythm.worker.maintenance import Maintenance
 from rhythm.worker.runner import ASYNC_MAX, THREADS_MAX, TaskRunner
 from rhythm.worker.signals import Signals
+from rhythm.worker.transactional import TRANSACTIONS_MAX, TransactionalTasks
 
 TASKS_BUFFERED: Final = 1_000  #: tasks claimed and not begun, while they run through without waiting
 HEALTHY_SECONDS: Final = 2.0  #: how much later than planned things may happen in a healthy worker
@@ -74,6 +76,7 @@ class Incarnation(Work):
         self._store = store
         self._queues = list(registered.queues)
         self._waiting_for_definition: set[asyncio.Task[None]] = set()
+        self._transactions: Transactions | None = None
         self._continuing: dict[uuid.UUID, ParentStep] = {}  # finished tasks whose parents are being advanced
         self._exchange = exchange = Exchange(
             store,
@@ -81,6 +84,7 @@ class Incarnation(Work):
             self,
             queues=list(registered.queues.values()),
             names=list(registered.names.values()),
+            singles=[id_ for name, id_ in registered.names.items() if setup.tasks[name].transactional],
             poll_interval=config.poll_interval,
             signals=setup.signals,
             fail_point=setup.fail_point,
@@ -93,6 +97,9 @@ class Incarnation(Work):
             payload_bytes_max=config.payload_bytes_max,
             fail_point=setup.fail_point,
             on_broken=self._broken,
+            transactional=self._transactional(),
+            settled=exchange.settled,
+            give_back=self._transaction_lost,
         )
         self._activations = Activations(
             self._activated,
@@ -150,6 +157,8 @@ class Incarnation(Work):
                 ending.cancel()
             await asyncio.gather(*loops, stop, return_exceptions=True)
             self._runner.close()
+            if self._transactions is not None:
+                await self._transactions.close()
             await asyncio.gather(asyncio.to_thread(self._activations.close), asyncio.to_thread(self._heartbeat.close))
 
     def health(self) -> str | None:
@@ -305,6 +314,22 @@ class Incarnation(Work):
             exchange.report(Report(held, outcome=outcome))
         if not self._runner.waiting:
             exchange.room()
+
+    def _transactional(self) -> TransactionalTasks | None:
+        """What runs transactional tasks, where there are any."""
+        setup = self._setup
+        if not any(task.transactional for task in setup.tasks.values()):
+            return None
+        size = min(setup.config.concurrency or TRANSACTIONS_MAX, TRANSACTIONS_MAX)
+        self._transactions = Transactions(setup.url, self.id, size=size, pooler=setup.config.pooler)
+        return TransactionalTasks(
+            self._transactions, payload_bytes_max=setup.config.payload_bytes_max, fail_point=setup.fail_point
+        )
+
+    def _transaction_lost(self, held: Held) -> None:
+        exchange = self._exchange
+        if exchange.held.get(held.claim.id) is held and held not in exchange.hand_backs:
+            exchange.hand_back([held])
 
     def _cancel_wanted(self, ids: frozenset[uuid.UUID]) -> None:
         for execution_id in ids:

@@ -12,6 +12,9 @@ that the task itself made do the first two end the process, as everywhere in asy
 
 A task that somebody wants cancelled confirms it by ending with what stopped it (CancelledError, or TaskAbandoned from
 its context); any other end is its outcome.
+
+A transactional task reports its outcome in its own transaction (see ``transactional``); what is left to do here is to
+let go of it (``settled``), or to hand it back when its connection was lost (``give_back``).
 """
 
 from __future__ import annotations
@@ -28,11 +31,12 @@ from collections import deque
 from collections.abc import Callable
 from typing import Any, Final
 
-from rhythm.errors import RhythmError, TaskRetryAfter
+from rhythm.errors import DatabaseUnavailable, RhythmError, TaskRetryAfter
 from rhythm.faults import FailPoint
 from rhythm.model import TaskOutcome
 from rhythm.tasks import Task, TaskAbandoned, TaskContext, current_attempt, failure_payload
 from rhythm.worker.held import Held
+from rhythm.worker.transactional import Ending, TransactionalTasks
 from rhythm.worker.transitions import log_transition
 
 ASYNC_MAX: Final = 100  #: async tasks at a time, per process
@@ -74,14 +78,25 @@ class TaskRunner:
         payload_bytes_max: int,
         fail_point: FailPoint | None,
         on_broken: Callable[[BaseException], None],
+        transactional: TransactionalTasks | None,
+        settled: Callable[[Held], None],
+        give_back: Callable[[Held], None],
     ) -> None:
+        self.transactional = transactional
+        self.settled = settled
+        self.give_back = give_back
+        self.transacting = 0  #: transactional tasks under way
         self.tasks = tasks
         self.report = report
         self.async_max = async_max
         self.threads_max = threads_max
         self.payload_bytes_max = payload_bytes_max
         self.fail_point = fail_point
-        self.plain = {name for name, task in tasks.items() if task.is_async and never_suspends(task.function)}
+        self.plain = {
+            name
+            for name, task in tasks.items()
+            if task.is_async and not task.transactional and never_suspends(task.function)
+        }
         self.waiting: deque[Held] = deque()  #: claimed, not begun
         self.suspended: set[Held] = set()  #: async tasks under way
         self.in_threads: set[Held] = set()
@@ -130,6 +145,8 @@ class TaskRunner:
         task = self.tasks.get(held.claim.name)
         if task is None or held.claim.name in self.plain:
             return True
+        if task.transactional and self.transacting >= self._transactions().size:
+            return False
         if task.is_async:
             return len(self.suspended) < self.async_max
         return len(self.in_threads) < self.threads_max
@@ -166,6 +183,8 @@ class TaskRunner:
         except BaseException as error:  # noqa: BLE001  (whatever validation raises is the outcome)
             self._failed(held, task, error, task.is_retryable(error, held.claim.retry))
             return
+        if task.transactional:
+            self.transacting += 1
         if claim.name in self.plain:
             self._step(held, task, arguments)
         elif task.is_async:
@@ -176,7 +195,7 @@ class TaskRunner:
             self.ever_suspended = True
             self._in_thread(held, task, arguments)
 
-    def _context(self, held: Held, task: Task[..., Any]) -> TaskContext:
+    def _context(self, held: Held, task: Task[..., Any], connection: Any = None) -> TaskContext:
         claim = held.claim
         return TaskContext(
             claim.id,
@@ -185,7 +204,19 @@ class TaskRunner:
             idempotency_key=idempotency_key(claim.key, claim.parent_id, claim.operation, claim.id),
             name=task.name,
             abandoned=lambda: "cancelled" if held.cancel_asked else held.abandoned,
+            connection=connection,
         )
+
+    def _transactions(self) -> TransactionalTasks:
+        assert self.transactional is not None, "who has transactional tasks has connections for them"
+        return self.transactional
+
+    def _with_connection(self, held: Held, task: Task[..., Any], arguments: dict[str, Any]) -> Callable[[Any], Any]:
+        def call(connection: Any) -> Any:
+            assert task.context_parameter is not None, "prepare() has looked"
+            return task.function(**arguments | {task.context_parameter: self._context(held, task, connection)})
+
+        return call
 
     def _step(self, held: Held, task: Task[..., Any], arguments: dict[str, Any]) -> None:
         coroutine = task.function(**arguments)
@@ -212,11 +243,20 @@ class TaskRunner:
             if held.running is not None:
                 held.running.cancel()
 
+        def uninterruptible() -> None:
+            held.running = None
+            if timer is not None:
+                timer.cancel()
+
         timer = None
         if claim.timeout_seconds:
             timer = asyncio.get_running_loop().call_later(claim.timeout_seconds, expire)
         try:
-            output = await task.function(**arguments)
+            if task.transactional:
+                call = self._with_connection(held, task, arguments)
+                output = await self._transactions().run(held, task, call, uninterruptible)
+            else:
+                output = await task.function(**arguments)
         except asyncio.CancelledError as error:
             if timed_out:
                 late = self._timeout(held)
@@ -235,6 +275,7 @@ class TaskRunner:
             if timer is not None:
                 timer.cancel()
             self.suspended.discard(held)
+            self.transacting -= task.transactional
             held.running = None
             self.go_on()
 
@@ -243,13 +284,15 @@ class TaskRunner:
         loop = asyncio.get_running_loop()
         context = contextvars.copy_context()
         context.run(current_attempt.set, (held.claim.id, held.claim.attempt))
-        over = False
+        over = committing = False
+        gate = threading.Lock()
 
         def end(result: Any, error: BaseException | None, kind: str = "failed") -> None:
             nonlocal over
-            if over:
-                return
-            over = True
+            with gate:
+                if over or (committing and kind == "timeout"):
+                    return
+                over = True
             if timer is not None:
                 timer.cancel()
             if error is None:
@@ -258,16 +301,29 @@ class TaskRunner:
                 self._failed(held, task, error, task.is_retryable(error, held.claim.retry), kind=kind)
 
         def expire() -> None:
-            held.abandoned = "it has taken longer than its timeout"
+            if not committing:
+                held.abandoned = "it has taken longer than its timeout"
             end(None, self._timeout(held), "timeout")
 
         def left() -> None:
             self.in_threads.discard(held)
+            self.transacting -= task.transactional
             self.go_on()
+
+        def may_commit() -> bool:
+            # whichever comes first: this thread, or the timer
+            nonlocal committing
+            with gate:
+                committing = not over and held.abandoned is None
+            return committing
 
         def work() -> None:
             try:
-                result = context.run(task.function, **arguments)
+                if task.transactional:
+                    call = self._with_connection(held, task, arguments)
+                    result = context.run(self._transactions().run_blocking, held, task, call, may_commit)
+                else:
+                    result = context.run(task.function, **arguments)
             except BaseException as error:  # noqa: BLE001  (whatever a task raises is its outcome)
                 _call_soon(loop, end, None, error)
             else:
@@ -290,6 +346,9 @@ class TaskRunner:
     # --- outcomes ---
 
     def _completed(self, held: Held, task: Task[..., Any], output: Any) -> None:
+        if isinstance(output, Ending):
+            self._ended(held, task, output)
+            return
         if self.fail_point is not None:
             self.fail_point.passed("task_done")
         try:
@@ -300,6 +359,23 @@ class TaskRunner:
         claim = held.claim
         log_transition(logging.DEBUG, claim.id, claim.attempt, "task", claim.name, "completed")
         self.report(held, TaskOutcome(held.token, claim.id, "completed", payload))
+
+    def _ended(self, held: Held, task: Task[..., Any], ending: Ending) -> None:
+        if ending is Ending.ABANDONED:
+            return
+        claim = held.claim
+        if ending is not Ending.LOST:
+            if ending is Ending.COMMITTED:
+                log_transition(logging.DEBUG, claim.id, claim.attempt, "task", claim.name, "completed")
+            self.settled(held)
+            return
+        held.begun = False  # nothing of it is left, and nothing of it runs
+        pause = self._transactions().pause_after_loss(claim.id)
+        if pause is not None:
+            asyncio.get_running_loop().call_later(pause, self.give_back, held)
+            return
+        error = DatabaseUnavailable("the connection of its transaction was lost again and again")
+        self._failed(held, task, error, task.is_retryable(error, claim.retry))
 
     def _failed(
         self, held: Held, task: Task[..., Any] | None, error: BaseException, retryable: bool, *, kind: str = "failed"

@@ -26,6 +26,7 @@ from rhythm.errors import DatabaseUnavailable, IncarnationDead
 from rhythm.model import RegisterResult, TaskRegistration, WorkerRegistration, new_id
 from rhythm.store import Store
 from rhythm.store.connection import Backoff
+from rhythm.store.transactions import check_driver
 from rhythm.tasks import REGISTRY, Retry, Task
 from rhythm.worker.exchange import IN_FLIGHT_MAX
 from rhythm.worker.incarnation import Incarnation, Setup
@@ -80,6 +81,8 @@ class Worker:
         try:
             for task in self.tasks.values():
                 task.prepare()
+            if any(task.transactional and not task.is_async for task in self.tasks.values()):
+                check_driver()
             url = self.database_url
             if url is None:
                 url = await self._unless_stopped(asyncio.to_thread(resolve_database_url, self.config))

@@ -48,17 +48,17 @@ begin
 end $$;
 
 -- Takes locked rows out of ready. Returns the executions by priority and age, their attempts (the one beginning included)
--- and losses (null: all 0). Internal. Raises nothing.
+-- and losses (null: all 0); last, and counted in o_singles, those of names in p_singles. Internal. Raises nothing.
 create or replace function rhythm.take_ready(
-  p_rows tid[], out o_ids uuid[], out o_attempts integer[], out o_lost smallint[])
+  p_rows tid[], p_singles integer[], out o_ids uuid[], out o_attempts integer[], out o_lost smallint[], out o_singles integer)
 language plpgsql as $$
 begin
   with taken as (
     delete from rhythm.ready r where r.ctid = any(p_rows)
-    returning r.id, r.priority_rank, r.seq, r.attempts, r.lost)
-  select array_agg(t.id), array_agg(t.attempts + 1), array_agg(t.lost)
-    into o_ids, o_attempts, o_lost
-    from (select * from taken order by priority_rank, seq) t;
+    returning r.id, r.priority_rank, r.seq, r.attempts, r.lost, r.name_id = any(p_singles) as single)
+  select array_agg(t.id), array_agg(t.attempts + 1), array_agg(t.lost), count(*) filter (where t.single)
+    into o_ids, o_attempts, o_lost, o_singles
+    from (select * from taken order by single, priority_rank, seq) t;
   if 0 = all(o_lost) then
     o_lost := null;
   end if;

@@ -11,7 +11,8 @@
 -- Commits of workflows are parallel arrays as in commit_workflows; p_commit_report points to the report (from 1), or is
 -- null for a continuation: then p_commit_child points to the report of the task whose outcome the commit has taken in. A continuation counts if its workflow is suspended at that version with nothing unread and that outcome is final.
 --
--- Claims at most p_task_limit tasks of the given names and p_workflow_limit workflows, 4 MiB each kind, at most 500.
+-- Claims at most p_task_limit tasks of the given names and p_workflow_limit workflows, 4 MiB each kind, at most 500; tasks
+-- of names in p_singles singly: they are among o_new_ids and o_new_claims.
 -- p_alone: this worker holds nothing and has no other exchange under way. p_idle: it will sleep if it gets nothing.
 -- p_parents: suspended parents that a claimed task may continue come along.
 -- o_check_again: it just fell asleep, or left behind something that it made claimable itself: exchange once more.
@@ -33,8 +34,8 @@ create or replace function rhythm.exchange(
   p_drop_commit integer[], p_drop_operations integer[],
   p_group_first integer[], p_group_modes smallint[], p_group_members text[], p_group_counts integer[],
   p_cancel_commit integer[], p_cancel_ids uuid[],
-  p_queues integer[], p_names integer[], p_task_limit integer, p_workflow_limit integer, p_alone boolean, p_idle boolean,
-  p_parents boolean,
+  p_queues integer[], p_names integer[], p_singles integer[], p_task_limit integer, p_workflow_limit integer,
+  p_alone boolean, p_idle boolean, p_parents boolean,
   out o_refused uuid[], out o_continued uuid[], out o_new_ids uuid[], out o_new_claims bigint[],
   out o_suspects boolean, out o_check_again boolean,
   out t_claim bigint, out t_ids uuid[], out t_attempts integer[], out t_lost smallint[],
@@ -56,6 +57,7 @@ declare
   v_known uuid[] := '{}';
   v_task_rows tid[] := '{}';
   v_workflow_rows tid[] := '{}';
+  v_batched integer;
   v_suspect tid;
   v_suspect_name integer;
 begin
@@ -94,13 +96,22 @@ begin
   end if;
 
   if cardinality(v_task_rows) > 0 then
-    select t.o_ids, t.o_attempts, t.o_lost into t_ids, t_attempts, t_lost from rhythm.take_ready(v_task_rows) t;
+    select t.o_ids, t.o_attempts, t.o_lost, cardinality(t.o_ids) - t.o_singles into t_ids, t_attempts, t_lost, v_batched
+      from rhythm.take_ready(v_task_rows, p_singles) t;
     select t.o_names, t.o_queues, t.o_inputs, t.o_timeouts, t.o_created, t.o_extra, t.x_parents, t.x_operations,
            t.x_keys, t.x_tags, t.x_retries, t.x_retry
       into t_names, t_queues, t_inputs, t_timeouts, t_created, t_extra, x_parents, x_operations,
            x_keys, x_tags, x_retries, x_retry
       from rhythm.describe_tasks(t_ids) t;
-    t_claim := rhythm.add_claim(v_now, p_incarnation, t_ids, t_attempts, t_lost, x_operations is not null, t_timeouts);
+    if v_batched > 0 then
+      t_claim := rhythm.add_claim(v_now, p_incarnation, t_ids[:v_batched], t_attempts[:v_batched], t_lost[:v_batched],
+        x_operations is not null, t_timeouts[:v_batched]);
+    end if;
+    if v_batched < cardinality(t_ids) then
+      select o_new_ids || s.o_ids, o_new_claims || s.o_claims into o_new_ids, o_new_claims
+        from rhythm.split_claim(v_now, p_incarnation, t_ids, t_attempts, t_lost, x_operations is not null,
+          array(select generate_series(0, v_batched - 1)::smallint)) s;
+    end if;
     if p_parents and x_parents is not null then
       select p.o_index, p.o_names, p.o_definitions, p.o_versions, p.o_numbers, p.o_snapshots, p.o_tags
         into c_index, c_names, c_definitions, c_versions, c_numbers, c_snapshots, c_tags
@@ -108,7 +119,7 @@ begin
     end if;
   end if;
   if cardinality(v_workflow_rows) > 0 then
-    select t.o_ids, t.o_attempts, t.o_lost into w_ids, w_attempts, w_lost from rhythm.take_ready(v_workflow_rows) t;
+    select t.o_ids, t.o_attempts, t.o_lost into w_ids, w_attempts, w_lost from rhythm.take_ready(v_workflow_rows, '{}') t;
     select w.o_names, w.o_queues, w.o_inputs, w.o_created, w.o_definitions, w.o_versions, w.o_snapshots, w.o_parents,
            w.o_operations, w.o_keys, w.o_tags, w.d_index, w.d_numbers, w.d_kinds, w.d_operations, w.d_names, w.d_payloads
       into w_names, w_queues, w_inputs, w_created, w_definitions, w_versions, w_snapshots, w_parents,

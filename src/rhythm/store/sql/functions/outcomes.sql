@@ -107,3 +107,31 @@ begin
   end if;
   return v_queues;
 end $$;
+
+-- Completes a task inside the transaction that its own writes were made in, so that all of it is committed or nothing. To
+-- be called last: from here on the transaction holds locks that others wait for, and PostgreSQL ends it when it then lies
+-- idle for 10 s. The claim must be a single one, and the transaction the one in which rhythm.execution was set to the
+-- task's id (set_config, local): what the task has committed by itself could not be undone.
+-- Returns nothing. Raises RH002 when the claim is not held any more, 25000 for another transaction.
+create or replace function rhythm.complete(p_incarnation uuid, p_claim bigint, p_id uuid, p_payload bytea) returns void
+language plpgsql as $$
+declare
+  v_claim rhythm.claims;
+  v_parent uuid;
+  v_operation integer;
+begin
+  if current_setting('rhythm.execution', true) is distinct from p_id::text then
+    raise exception 'the transaction of task % was ended by the task itself', p_id using errcode = '25000';
+  end if;
+  delete from rhythm.claims c
+    where c.id = p_claim and c.single and c.incarnation = p_incarnation and c.ids[1] = p_id returning * into v_claim;
+  if not found then
+    raise exception 'claim % is not held any more', p_claim using errcode = 'RH002';
+  end if;
+  select e.parent_id, e.operation into v_parent, v_operation from rhythm.executions e where e.id = p_id;
+  perform rhythm.lock_workflows(array[v_parent]);
+  perform rhythm.notify_idle(rhythm.settle(rhythm.now(), array[p_id], array[1::smallint], array[p_payload],
+    v_claim.attempts, array[coalesce(v_claim.lost[1], 0)::integer], array[v_claim.started_at], array[v_parent],
+    array[v_operation], null));
+  perform set_config('idle_in_transaction_session_timeout', '10s', true);
+end $$;
