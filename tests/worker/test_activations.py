@@ -11,7 +11,8 @@ import asyncpg
 import pytest
 
 import rhythm
-from rhythm.worker import Worker
+from rhythm.worker import Worker, incarnation
+from rhythm.worker.activations import Activations
 from tests.store.bench import Bench, waiting_for_locks
 
 SOURCE = 'workflow(ctx, inputs) { return [await signal("a"), await signal("b")] }'
@@ -21,10 +22,12 @@ SOURCE = 'workflow(ctx, inputs) { return [await signal("a"), await signal("b")] 
 async def locked(url: str, execution: rhythm.Execution[object]) -> AsyncIterator[asyncpg.Connection]:
     """Holds the lock that a commit of the workflow needs."""
     connection = await asyncpg.connect(url)
-    async with connection.transaction():
-        await connection.execute("select rhythm.lock_workflows(array[$1::uuid])", execution.id)
-        yield connection
-    await connection.close()
+    try:
+        async with connection.transaction():
+            await connection.execute("select rhythm.lock_workflows(array[$1::uuid])", execution.id)
+            yield connection
+    finally:
+        await connection.close()
 
 
 @pytest.fixture
@@ -43,8 +46,10 @@ async def reported(worker: Worker) -> None:
 
 
 async def test_a_heap_is_kept_once_its_commit_is_confirmed_and_not_when_it_was_refused(
-    bench: Bench, rhythm_url: str, tmp_path: Path
+    bench: Bench, rhythm_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    made: list[Activations] = []
+    monkeypatch.setattr(incarnation, "Activations", lambda *a, **k: made.append(Activations(*a, **k)) or made[0])
     (tmp_path / "waits.flow").write_text(SOURCE)
     worker = Worker(database_url=rhythm_url, tasks=[], poll_interval=0.05)
     async with rhythm.connect(rhythm_url) as client:
@@ -53,14 +58,15 @@ async def test_a_heap_is_kept_once_its_commit_is_confirmed_and_not_when_it_was_r
         async with locked(rhythm_url, execution):
             running = asyncio.create_task(worker.run())
             await waiting_for_locks(bench, 1)
-            assert worker._activations is not None
-            heaps = worker._activations._heaps
+            heaps = made[0]._heaps
             before = list(heaps)
         await reported(worker)
         confirmed = list(heaps)
 
+        await bench.store.pause_queue("default")
         await execution.signal("a", 1)
         async with locked(rhythm_url, execution) as other:
+            await bench.store.pause_queue("default", False)
             await waiting_for_locks(bench, 1)
             taken_out = list(heaps)
             await other.execute("update rhythm.waits set version = version + 1")  # as if somebody had gone ahead
