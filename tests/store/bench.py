@@ -175,6 +175,13 @@ class Bench:
         return found
 
 
+async def waiting_for_locks(bench: Bench, count: int) -> None:
+    """Returns when so many sessions of the database wait for a lock."""
+    query = "select count(*) from pg_stat_activity where datname = current_database() and wait_event_type = 'Lock'"
+    while await bench.raw.fetchval(query) < count:  # noqa: ASYNC110 - the database has no event to wait for
+        await asyncio.sleep(0)
+
+
 def new_execution(name: str = "work", **options: Any) -> NewExecution:
     options.setdefault("id", new_id())
     return NewExecution(name=name, **options)
