@@ -347,7 +347,9 @@ class ExchangeRequest:
     queues: Sequence[int] = ()  #: ids from RegisterResult, in the order to look at them
     names: Sequence[int] = ()  #: ids of the tasks it would take
     singles: Sequence[int] = ()  #: of ``names``, those claimed singly
-    task_limit: int = 0  #: tasks to claim at most (≤ CLAIM_COUNT_MAX)
+    #: of ``names`` in their order, group by group: how many names, and how many tasks of them to claim at most (all
+    #: together ≤ CLAIM_COUNT_MAX)
+    task_limits: Sequence[tuple[int, int]] = ()
     workflow_limit: int = 0  #: workflows to claim at most (≤ CLAIM_COUNT_MAX)
     alone: bool = False  #: it holds nothing and has no other exchange under way: may get a lone suspect
     idle: bool = False  #: it will sleep if nothing is claimed: register it for notification

@@ -47,12 +47,14 @@ class Worker:
         self.incarnation = incarnation
         self.registered = registered
 
-    def request(self, **changes: Any) -> ExchangeRequest:
-        """An exchange of this incarnation, on its queues and names."""
+    def request(self, *, task_limit: int = 0, **changes: Any) -> ExchangeRequest:
+        """An exchange of this incarnation, on its queues; with a limit also on its names, all together."""
+        names = list(self.registered.names.values()) if task_limit else []
         given: dict[str, Any] = {
             "incarnation": self.incarnation,
             "queues": list(self.registered.queues.values()),
-            "names": list(self.registered.names.values()),
+            "names": names,
+            "task_limits": [(len(names), task_limit)] if names else [],
         }
         return ExchangeRequest(**{**given, **changes})
 
@@ -173,13 +175,6 @@ class Bench:
     async def count(self, table: str) -> int:
         found: int = await self.raw.fetchval(f"select count(*) from rhythm.{table}")
         return found
-
-
-async def waiting_for_locks(bench: Bench, count: int) -> None:
-    """Returns when so many sessions of the database wait for a lock."""
-    query = "select count(*) from pg_stat_activity where datname = current_database() and wait_event_type = 'Lock'"
-    while await bench.raw.fetchval(query) < count:  # noqa: ASYNC110 - the database has no event to wait for
-        await asyncio.sleep(0)
 
 
 def new_execution(name: str = "work", **options: Any) -> NewExecution:

@@ -402,9 +402,8 @@ async def test_foreign_executions_at_the_head_of_the_queue_are_not_even_looked_a
         await bench.start_many(1000, "foreign", priority=-100)
     names = list(worker.registered.names.values())
     nulls = ", ".join(["null"] * 49)
-    arguments = (
-        f"'{worker.incarnation}', 0, {nulls}, array[1], array{names}::int[], '{{}}', 40, 40, false, false, false"
-    )
+    tasks = f"array{names}::int[], '{{}}', array[2], array[40]"
+    arguments = f"'{worker.incarnation}', 0, {nulls}, array[1], {tasks}, 40, false, false, false"
 
     async def pages_read() -> int:
         await bench.raw.execute("vacuum analyze rhythm.ready, rhythm.executions")

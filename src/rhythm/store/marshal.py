@@ -252,7 +252,7 @@ _REPORTED = (
     "integer[], double precision[], text[], integer[], text[], bigint[], "
     "integer[], integer[], double precision[], double precision[], integer[], integer[], "
     "integer[], smallint[], text[], integer[], integer[], uuid[], "
-    "integer[], integer[], integer[], integer, integer, boolean, boolean, boolean"
+    "integer[], integer[], integer[], integer[], integer[], integer, boolean, boolean, boolean"
 )
 _TYPES = ["uuid", "integer", *(_REPORTED.split(", "))]
 EXCHANGE = "select * from rhythm.exchange(" + ", ".join(f"${i}::{t}" for i, t in enumerate(_TYPES, 1)) + ")"  # noqa: S608 - built of constants
@@ -269,7 +269,8 @@ def exchange_arguments(request: ExchangeRequest) -> list[Any]:
         list(request.queues),
         list(request.names),
         list(request.singles),
-        request.task_limit,
+        [count for count, _ in request.task_limits],
+        [limit for _, limit in request.task_limits],
         request.workflow_limit,
         request.alone,
         request.idle,
@@ -314,7 +315,7 @@ STEP = "select * from rhythm.step(" + ", ".join(f"${i}::{t}" for i, t in enumera
 
 def step_arguments(request: ExchangeRequest) -> list[Any] | None:
     """The arguments of rhythm.step, or None if this exchange is more than one sequential step."""
-    if len(request.task_outcomes) != 1 or len(request.continuations) != 1 or request.task_limit < 1:
+    if len(request.task_outcomes) != 1 or len(request.continuations) != 1 or not request.task_limits:
         return None
     outcome, continued = request.task_outcomes[0], request.continuations[0]
     commit = continued.commit

@@ -38,6 +38,7 @@ import json
 import logging
 import time
 import uuid
+from collections import Counter
 from collections.abc import Sequence
 from functools import partial
 from typing import Any, Final
@@ -60,12 +61,12 @@ from rhythm.store import Store
 from rhythm.store.connection import Backoff
 from rhythm.worker.heartbeat import Heartbeat
 from rhythm.worker.held import Held, Report
+from rhythm.worker.lanes import Lane
 from rhythm.worker.signals import Signals
 
 IN_FLIGHT_MAX: Final = 2
 REPORTS_MAX: Final = 500  #: reports in one exchange
 WORKFLOWS_MAX: Final = 200  #: workflows claimed and not yet committed
-BATCH_SECONDS: Final = 0.1  #: a batch of tasks should not occupy the loop for longer
 CLEARING_SECONDS: Final = 5.0  #: how long a worker claims nothing to get its hands free for a suspect
 CLEARING_PAUSE_SECONDS: Final = 30.0  #: before it tries again, when what it holds takes longer
 CLAIM_BYTES_FULL: Final = 1 << 20  #: claims larger than this may have been cut short by their limit of bytes
@@ -76,15 +77,14 @@ BATCH_FIRST: Final = 32  #: tasks in the first claims; doubled while batches run
 logger = logging.getLogger("rhythm.worker")
 
 
+Wanted = list[tuple[Lane, int]]  # how many tasks to claim of which lanes
+
+
 class Work:
     """What the loop needs to know of the rest of the worker; implemented by the worker."""
 
-    def free_tasks(self) -> int:
-        """How many more tasks could begin now."""
-        raise NotImplementedError
-
-    def task_seconds(self) -> float:
-        """What one task occupies the loop, on average."""
+    def lanes(self) -> Sequence[Lane]:
+        """The kinds of tasks it runs, and how many more of each to claim."""
         raise NotImplementedError
 
     def accept(self, held: list[Held]) -> None:
@@ -110,7 +110,6 @@ class Exchange:
         work: Work,
         *,
         queues: Sequence[int],
-        names: Sequence[int],
         singles: Sequence[int],
         poll_interval: float,
         signals: Signals,
@@ -121,8 +120,7 @@ class Exchange:
         self.heartbeat: Heartbeat  # set before run(): it wants to know when the exchange last turned
         self.work = work
         self.queues = queues
-        self.names = names
-        self.singles = singles  #: of the names, those claimed singly
+        self.singles = singles  #: names of tasks claimed singly
         self.poll_interval = poll_interval
         self.signals = signals
         self.fail_point = fail_point
@@ -222,7 +220,7 @@ class Exchange:
             await asyncio.gather(*self._flights, return_exceptions=True)
 
     async def _sleep(self) -> None:
-        ask_to_be_notified = not self._listening and not self._flights and self._wanted() != (0, 0)
+        ask_to_be_notified = not self._listening and not self._flights and any(self._wanted())
         with contextlib.suppress(TimeoutError):
             pause = min(self.poll_interval, self.heartbeat.turn_seconds)
             await asyncio.wait_for(self._wake.wait(), min(SETTLE_SECONDS, pause) if ask_to_be_notified else pause)
@@ -240,30 +238,40 @@ class Exchange:
         tasks, workflows = self._wanted()
         # a report may have made something claimable: the next step of a workflow, a retry
         look = self._look or bool(reports)
-        claims = (tasks > 0 or workflows > 0) and look and not (self._claims_in_flight and not reports)
+        claims = (bool(tasks) or workflows > 0) and look and not (self._claims_in_flight and not reports)
         if not (reports or backs or claims):
             return False
         if not claims:
-            tasks = workflows = 0
+            tasks, workflows = [], 0
         # Noted here and not when the task begins: the next look must already see it.
         batches = {report.held.batch for report in reports} | {held.batch for held in backs}
         self._splitting |= batches
         if claims:
             self._claims_in_flight += 1
             self._look = False
+        for lane, count in tasks:
+            lane.asked += count
         flight = asyncio.create_task(self._fly(reports, backs, tasks, workflows), name="rhythm-exchange")
         self._flights.add(flight)
-        flight.add_done_callback(partial(self._landed, reports, backs, batches, claims))
+        flight.add_done_callback(partial(self._landed, reports, backs, batches, claims, tasks))
         return True
 
     def _landed(
-        self, reports: list[Report], backs: list[Held], batches: set[int], claims: bool, flight: asyncio.Task[None]
+        self,
+        reports: list[Report],
+        backs: list[Held],
+        batches: set[int],
+        claims: bool,
+        tasks: Wanted,
+        flight: asyncio.Task[None],
     ) -> None:
         # Here and not in the flight: one that is cancelled before its first step never runs its own last lines.
         self._flights.discard(flight)
         self._splitting -= batches
         if claims:
             self._claims_in_flight -= 1
+        for lane, count in tasks:
+            lane.asked -= count
         self._wake.set()
         error = None if flight.cancelled() else flight.exception()
         if error is None and not flight.cancelled():
@@ -279,16 +287,20 @@ class Exchange:
         elif error is not None:
             logger.error("exchange failed: %s", error, exc_info=error)
 
-    def _wanted(self) -> tuple[int, int]:
+    def _wanted(self) -> tuple[Wanted, int]:
+        """How many tasks of which lanes, and how many workflows to claim."""
         if not self.claiming or self._suspects_held or not self.heartbeat.has_beaten or not self._hands_free():
-            return 0, 0
-        limit = min(self.batch, CLAIM_COUNT_MAX)
-        seconds = self.work.task_seconds()
-        if seconds > 0:
-            limit = min(limit, max(1, int(BATCH_SECONDS / seconds)))
-        tasks = min(limit, max(self.work.free_tasks(), 0)) if self.names else 0
-        workflows = min(limit, max(WORKFLOWS_MAX - self.workflows_out, 0))
-        self._crowded = workflows == 0 or (tasks == 0 and bool(self.names))
+            return [], 0
+        tasks: Wanted = []
+        left = CLAIM_COUNT_MAX
+        workflows = max(min(WORKFLOWS_MAX - self.workflows_out, self.batch), 0)
+        self._crowded = workflows == 0
+        for lane in self.work.lanes():
+            count = min(self.batch, left, lane.room())
+            if count > 0 and lane.name_ids:
+                tasks.append((lane, count))
+                left -= count
+            self._crowded |= count <= 0
         return tasks, workflows
 
     def _hands_free(self) -> bool:
@@ -326,7 +338,7 @@ class Exchange:
 
     # --- one exchange ---
 
-    async def _fly(self, reports: list[Report], backs: list[Held], tasks: int, workflows: int) -> None:
+    async def _fly(self, reports: list[Report], backs: list[Held], tasks: Wanted, workflows: int) -> None:
         """Sends one exchange; what a failure means is seen to where it lands."""
         try:
             await self._send(reports, backs, tasks, workflows)
@@ -336,7 +348,7 @@ class Exchange:
             await asyncio.sleep(self._trouble.next_seconds())
             raise
 
-    async def _send(self, reports: list[Report], backs: list[Held], tasks: int, workflows: int) -> None:
+    async def _send(self, reports: list[Report], backs: list[Held], tasks: Wanted, workflows: int) -> None:
         request = self._request(reports, backs, tasks, workflows)
         self._settled = False
         try:
@@ -359,7 +371,7 @@ class Exchange:
         self.answered_at = time.monotonic()
         self.unanswered = False
 
-    def _request(self, reports: list[Report], backs: list[Held], tasks: int, workflows: int) -> ExchangeRequest:
+    def _request(self, reports: list[Report], backs: list[Held], tasks: Wanted, workflows: int) -> ExchangeRequest:
         outcomes: list[TaskOutcome] = []
         commits: list[WorkflowCommit] = []
         continuations: list[Continuation] = []
@@ -386,18 +398,18 @@ class Exchange:
             continuations=continuations,
             hand_backs=[(held.token, held.claim.id) for held in backs],
             queues=self.queues,
-            names=self.names,
+            names=[id_ for lane, _ in tasks for id_ in lane.name_ids],
             singles=self.singles,
-            task_limit=tasks,
+            task_limits=[(len(lane.name_ids), count) for lane, count in tasks],
             workflow_limit=workflows,
             alone=alone,
             idle=self._wants_notice(reports, tasks, workflows),
-            parents=tasks > 0,
+            parents=bool(tasks),
         )
 
-    def _wants_notice(self, reports: Sequence[Report], tasks: int, workflows: int) -> bool:
+    def _wants_notice(self, reports: Sequence[Report], tasks: Wanted, workflows: int) -> bool:
         """Whether this worker sleeps if it gets nothing: it holds nothing, or only what takes its time."""
-        if not (tasks > 0 or (workflows > 0 and not self.names)):
+        if not tasks and (workflows == 0 or any(lane.name_ids for lane in self.work.lanes())):
             return False
         return self._settled or not self.held.keys() - {r.held.claim.id for r in reports}
 
@@ -438,18 +450,19 @@ class Exchange:
         if held.claim.lost:
             self._suspects_held -= 1
 
-    def _take(self, result: ExchangeResult, tasks: int, workflows: int) -> None:
+    def _take(self, result: ExchangeResult, tasks: Wanted, workflows: int) -> None:
         claims = result.claims
         if claims:
             if self.fail_point is not None:
                 self.fail_point.passed("claimed")
             self._hold(claims)
             self.signals.claimed.set()
-            count = sum(1 for claim in claims if claim.kind == "task")
-            if count >= tasks > 0:
+            names = Counter(claim.name for claim in claims if claim.kind == "task")
+            full = [count for lane, count in tasks if sum(names[name] for name in names if name in lane.names) >= count]
+            if self.batch in full:
                 self.batch = min(self.batch * 2, CLAIM_COUNT_MAX)
-            if _is_full(claims, count, tasks, workflows):
-                self._look = True
+            if full or len(claims) - names.total() >= workflows > 0 or _bytes(claims) > CLAIM_BYTES_FULL:
+                self._look = True  # a limit ended the claim: more may be there
         elif result.check_again:
             self._look = True
         elif tasks or workflows:
@@ -481,8 +494,8 @@ class Exchange:
         if len(reports) + len(backs) > 1:
             logger.warning("an exchange of %d reports was refused as a whole: %s", len(reports), error)
             middle = max(1, len(reports) // 2)
-            await self._send(reports[:middle], [], 0, 0)
-            await self._send(reports[middle:], backs, 0, 0)
+            await self._send(reports[:middle], [], [], 0)
+            await self._send(reports[middle:], backs, [], 0)
             return
         if not reports:
             logger.error("handing back failed: %s", error)
@@ -496,7 +509,7 @@ class Exchange:
             logger.error("execution_id=%s its failure cannot be stored either: %s", claim.id, error)
             return
         logger.error("execution_id=%s its outcome cannot be stored: %s", claim.id, error)
-        await self._send([_refusal(report, error)], [], 0, 0)
+        await self._send([_refusal(report, error)], [], [], 0)
 
     async def _wind_up(self) -> None:
         """No heartbeat was confirmed for too long: this incarnation ends when the rest of it has been sent."""
@@ -556,11 +569,8 @@ class Exchange:
         self._look = True
 
 
-def _is_full(claims: Sequence[Claim], task_count: int, tasks: int, workflows: int) -> bool:
-    """Whether a limit ended the claim, so that more may be there; otherwise nothing is left that nobody else has."""
-    if task_count >= tasks > 0 or len(claims) - task_count >= workflows > 0:
-        return True
-    return sum(len(claim.inputs) + len(claim.snapshot or b"") for claim in claims) > CLAIM_BYTES_FULL
+def _bytes(claims: Sequence[Claim]) -> int:
+    return sum(len(claim.inputs) + len(claim.snapshot or b"") for claim in claims)
 
 
 def _is_about_data(error: Exception) -> bool:

@@ -15,13 +15,14 @@ if TYPE_CHECKING:
 class Held:
     """One claimed execution. ``token`` changes when the batch it came in is split."""
 
-    __slots__ = ("abandoned", "begun", "cancel_asked", "claim", "ended", "running", "token")
+    __slots__ = ("abandoned", "began_at", "begun", "cancel_asked", "claim", "ended", "running", "token")
 
     def __init__(self, claim: Claim) -> None:
         self.claim = claim
         self.token = claim.token
         self.running: asyncio.Task[None] | None = None  #: of an async task that has really suspended
         self.begun = False  #: a task that was called
+        self.began_at = 0.0  #: time.monotonic()
         self.cancel_asked = False
         self.abandoned: str | None = None  #: why nobody waits for it any more, for whoever asks its context
         self.ended = False  #: not held any more; the same execution may be held again, in another record

@@ -24,6 +24,7 @@ import os
 import signal
 import time
 import uuid
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -41,12 +42,12 @@ from rhythm.worker.activations import Activations, Job
 from rhythm.worker.exchange import Exchange, Work
 from rhythm.worker.heartbeat import Heartbeat
 from rhythm.worker.held import Held, ParentStep, Report
+from rhythm.worker.lanes import Lane
 from rhythm.worker.maintenance import Maintenance
 from rhythm.worker.runner import ASYNC_MAX, THREADS_MAX, TaskRunner
 from rhythm.worker.signals import Signals
 from rhythm.worker.transactional import TRANSACTIONS_MAX, TransactionalTasks
 
-TASKS_BUFFERED: Final = 1_000  #: tasks claimed and not begun, while they run through without waiting
 HEALTHY_SECONDS: Final = 2.0  #: how much later than planned things may happen in a healthy worker
 LAST_EXCHANGE_SECONDS: Final = 4.0  #: for the last reports of an incarnation that ends
 logger = logging.getLogger("rhythm.worker")
@@ -83,7 +84,6 @@ class Incarnation(Work):
             incarnation,
             self,
             queues=list(registered.queues.values()),
-            names=list(registered.names.values()),
             singles=[id_ for name, id_ in registered.names.items() if setup.tasks[name].transactional],
             poll_interval=config.poll_interval,
             signals=setup.signals,
@@ -96,11 +96,14 @@ class Incarnation(Work):
             threads_max=config.concurrency or THREADS_MAX,
             payload_bytes_max=config.payload_bytes_max,
             fail_point=setup.fail_point,
+            on_surplus=exchange.hand_back,
             on_broken=self._broken,
             transactional=self._transactional(),
             settled=exchange.settled,
             give_back=self._transaction_lost,
         )
+        for lane in self._runner.lanes:
+            lane.name_ids = [registered.names[name] for name in sorted(lane.names)]
         self._activations = Activations(
             self._activated,
             budget_seconds=setup.activation_budget,
@@ -227,17 +230,8 @@ class Incarnation(Work):
 
     # --- for the exchange ---
 
-    def free_tasks(self) -> int:
-        runner = self._runner
-        if runner.ever_suspended:
-            room = runner.async_max - len(runner.suspended) - len(runner.waiting) - len(runner.in_threads)
-            if not runner.waiting and not runner.under_way:
-                runner.ever_suspended = False
-            return room
-        return TASKS_BUFFERED - len(runner.waiting)
-
-    def task_seconds(self) -> float:
-        return self._runner.seconds_per_task
+    def lanes(self) -> Sequence[Lane]:
+        return self._runner.lanes
 
     def accept(self, held: list[Held]) -> None:
         tasks = [one for one in held if one.claim.kind == "task"]
@@ -312,7 +306,7 @@ class Incarnation(Work):
             self._advance([step])
         else:
             exchange.report(Report(held, outcome=outcome))
-        if not self._runner.waiting:
+        if not self._runner.lane_of(held.claim.name).waiting:
             exchange.room()
 
     def _transactional(self) -> TransactionalTasks | None:

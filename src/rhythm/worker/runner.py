@@ -2,7 +2,7 @@
 
 An ``async def`` task that contains no await cannot suspend: it is stepped once, without an asyncio Task around it.
 Every other one gets a Task of its own, at most ``async_max`` at a time; ``def`` tasks run in ``threads_max`` threads.
-What is claimed beyond that waits here in order. Long batches give the loop a turn every SLICE_SECONDS.
+Each of these kinds, and transactional tasks, has a lane of its own (see ``lanes``). Long batches give the loop a turn every SLICE_SECONDS.
 
 An attempt that runs into its timeout fails with type "timeout": an async task is cancelled; a thread cannot be stopped,
 its result is ignored when it comes. Nothing a task does or returns gets out of here but as an outcome: what it raises
@@ -27,7 +27,6 @@ import queue
 import threading
 import time
 import uuid
-from collections import deque
 from collections.abc import Callable
 from typing import Any, Final
 
@@ -36,12 +35,14 @@ from rhythm.faults import FailPoint
 from rhythm.model import TaskOutcome
 from rhythm.tasks import Task, TaskAbandoned, TaskContext, current_attempt, failure_payload
 from rhythm.worker.held import Held
+from rhythm.worker.lanes import PATIENCE_SECONDS, WAITING_MAX, Lane
 from rhythm.worker.transactional import Ending, TransactionalTasks
 from rhythm.worker.transitions import log_transition
 
 ASYNC_MAX: Final = 100  #: async tasks at a time, per process
 THREADS_MAX: Final = 16  #: tasks in threads at a time, per process
 SLICE_SECONDS: Final = 0.01  #: longest run of tasks without giving the event loop a turn
+TURN: Final = 32  #: tasks of one lane that begin before the next lane has its turn
 _SUSPENDING: Final = frozenset({"GET_AWAITABLE", "BEFORE_ASYNC_WITH", "GET_AITER", "GET_ANEXT", "SEND", "YIELD_VALUE"})
 
 logger = logging.getLogger("rhythm.worker")
@@ -65,8 +66,20 @@ def never_suspends(function: Callable[..., Any]) -> bool:
     return code is not None and not any(i.opname in _SUSPENDING for i in dis.get_instructions(code))
 
 
+def _kind(task: Task[..., Any]) -> str:
+    """Which lane a task belongs to."""
+    if task.transactional:
+        return "transactional"
+    if not task.is_async:
+        return "threaded"
+    return "plain" if never_suspends(task.function) else "suspending"
+
+
 class TaskRunner:
-    """Runs the tasks of one worker process. ``report(held, outcome)`` is called once for each."""
+    """Runs the tasks of one worker process. ``report(held, outcome)`` is called once for each that has begun.
+
+    ``on_surplus(held)`` gets those that would wait for too long. ``on_broken(error)``: a thread has ended.
+    """
 
     def __init__(
         self,
@@ -77,6 +90,7 @@ class TaskRunner:
         threads_max: int,
         payload_bytes_max: int,
         fail_point: FailPoint | None,
+        on_surplus: Callable[[list[Held]], None],
         on_broken: Callable[[BaseException], None],
         transactional: TransactionalTasks | None,
         settled: Callable[[Held], None],
@@ -85,75 +99,86 @@ class TaskRunner:
         self.transactional = transactional
         self.settled = settled
         self.give_back = give_back
-        self.transacting = 0  #: transactional tasks under way
         self.tasks = tasks
         self.report = report
-        self.async_max = async_max
-        self.threads_max = threads_max
         self.payload_bytes_max = payload_bytes_max
         self.fail_point = fail_point
-        self.plain = {
-            name
-            for name, task in tasks.items()
-            if task.is_async and not task.transactional and never_suspends(task.function)
-        }
-        self.waiting: deque[Held] = deque()  #: claimed, not begun
-        self.suspended: set[Held] = set()  #: async tasks under way
-        self.in_threads: set[Held] = set()
-        self.seconds_per_task = 0.0  #: moving average of what one task occupies the loop
-        self.ever_suspended = False  #: whether the last tasks really suspended
+        self.on_surplus = on_surplus
+        kinds = {name: _kind(task) for name, task in tasks.items()}
+
+        def lane(kind: str, width: int, *, ahead: int = 0) -> Lane:
+            return Lane({name for name in kinds if kinds[name] == kind}, width, ahead=ahead)
+
+        self.plain = lane("plain", 1, ahead=WAITING_MAX)
+        transactions = transactional.size if transactional is not None else 0
+        self.lanes = (
+            self.plain,
+            lane("suspending", async_max),
+            lane("threaded", threads_max),
+            lane("transactional", transactions),
+        )
+        self._lane_of = {name: lane for lane in self.lanes for name in lane.names}
         loop = asyncio.get_running_loop()
         self._threads = _Threads(lambda error: _call_soon(loop, on_broken, error))
-        self._slice: asyncio.TimerHandle | asyncio.Handle | None = None
+        self._slice: asyncio.Handle | None = None
+        self._surplus_check: asyncio.TimerHandle | None = None
         self._stopped = False
 
-    @property
-    def under_way(self) -> int:
-        """Tasks that have begun and not ended."""
-        return len(self.suspended) + len(self.in_threads)
+    def lane_of(self, name: str) -> Lane:
+        """The lane of the tasks of this name; tasks that are not here fail at once, as plain ones would."""
+        return self._lane_of.get(name, self.plain)
 
     def begin(self, batch: list[Held]) -> None:
         """Takes claimed tasks and starts as many as there is room for."""
-        self.waiting.extend(batch)
+        for held in batch:
+            self.lane_of(held.claim.name).waiting.append(held)
         self.go_on()
 
     def go_on(self) -> None:
-        """Starts waiting tasks, for at most one slice of time."""
+        """Starts waiting tasks, for at most one slice of time, the lanes taking turns."""
         if self._slice is not None or self._stopped:
             return
+        until = time.monotonic() + SLICE_SECONDS
+        moving = True
+        while moving:
+            moving = False
+            for lane in self.lanes:
+                if lane.waiting and lane.has_room:
+                    moving = True
+                    if self._start_some(lane, until):
+                        self._slice = asyncio.get_running_loop().call_soon(self._next_slice)
+                        return
+        if self._surplus_check is None and any(lane.waiting for lane in self.lanes):
+            self._surplus_check = asyncio.get_running_loop().call_later(PATIENCE_SECONDS, self._return_surplus)
+
+    def _start_some(self, lane: Lane, until: float) -> bool:
+        """Starts the next few tasks of a lane. Returns whether the slice is over."""
         began = now = time.monotonic()
         count = 0
-        while self.waiting:
-            if not self._has_room(self.waiting[0]):
-                break
-            self._start(self.waiting.popleft())
+        while lane.waiting and lane.has_room and count < TURN and now <= until:
+            self._start(lane.waiting.popleft(), now)
             count += 1
-            if not count & 15:
-                now = time.monotonic()
-                if now - began > SLICE_SECONDS and self.waiting:
-                    self._slice = asyncio.get_running_loop().call_soon(self._next_slice)
-                    break
-        if count:
-            per_task = (time.monotonic() - began) / count
-            self.seconds_per_task += (per_task - self.seconds_per_task) * 0.3
+            now = time.monotonic()
+        if lane is self.plain:
+            lane.took((now - began) / count)
+        return now > until
 
     def _next_slice(self) -> None:
         self._slice = None
         self.go_on()
 
-    def _has_room(self, held: Held) -> bool:
-        task = self.tasks.get(held.claim.name)
-        if task is None or held.claim.name in self.plain:
-            return True
-        if task.transactional and self.transacting >= self._transactions().size:
-            return False
-        if task.is_async:
-            return len(self.suspended) < self.async_max
-        return len(self.in_threads) < self.threads_max
+    def _return_surplus(self) -> None:
+        self._surplus_check = None
+        if self._stopped:
+            return
+        for lane in self.lanes:
+            if surplus := lane.take_surplus():
+                self.on_surplus(surplus)
+        self.go_on()
 
     # --- one task ---
 
-    def _start(self, held: Held) -> None:
+    def _start(self, held: Held, now: float) -> None:
         claim = held.claim
         task = self.tasks.get(claim.name)
         if held.cancel_asked:
@@ -164,12 +189,13 @@ class TaskRunner:
         if self.fail_point is not None:
             self.fail_point.passed("task_begun")
         try:
-            self._call(held, task)
+            self._call(held, task, now)
         except Exception as error:
             logger.exception("execution_id=%s it could not be run", claim.id)
+            self.lane_of(claim.name).under_way.discard(held)
             self._failed(held, task, error, True)
 
-    def _call(self, held: Held, task: Task[..., Any] | None) -> None:
+    def _call(self, held: Held, task: Task[..., Any] | None, now: float) -> None:
         claim = held.claim
         if task is None:
             self._failed(
@@ -183,16 +209,14 @@ class TaskRunner:
         except BaseException as error:  # noqa: BLE001  (whatever validation raises is the outcome)
             self._failed(held, task, error, task.is_retryable(error, held.claim.retry))
             return
-        if task.transactional:
-            self.transacting += 1
-        if claim.name in self.plain:
+        lane = self.lane_of(claim.name)
+        if lane is self.plain:
             self._step(held, task, arguments)
-        elif task.is_async:
-            self.ever_suspended = True
-            self.suspended.add(held)
+            return
+        lane.began(held, now)
+        if task.is_async:
             held.running = asyncio.create_task(self._await(held, task, arguments), name=f"task {claim.name}")
         else:
-            self.ever_suspended = True
             self._in_thread(held, task, arguments)
 
     def _context(self, held: Held, task: Task[..., Any], connection: Any = None) -> TaskContext:
@@ -274,13 +298,11 @@ class TaskRunner:
         finally:
             if timer is not None:
                 timer.cancel()
-            self.suspended.discard(held)
-            self.transacting -= task.transactional
+            self.lane_of(claim.name).ended(held, time.monotonic())
             held.running = None
             self.go_on()
 
     def _in_thread(self, held: Held, task: Task[..., Any], arguments: dict[str, Any]) -> None:
-        self.in_threads.add(held)
         loop = asyncio.get_running_loop()
         context = contextvars.copy_context()
         context.run(current_attempt.set, (held.claim.id, held.claim.attempt))
@@ -306,8 +328,7 @@ class TaskRunner:
             end(None, self._timeout(held), "timeout")
 
         def left() -> None:
-            self.in_threads.discard(held)
-            self.transacting -= task.transactional
+            self.lane_of(held.claim.name).ended(held, time.monotonic())
             self.go_on()
 
         def may_commit() -> bool:
@@ -331,10 +352,10 @@ class TaskRunner:
             finally:
                 _call_soon(loop, left)
 
+        self._threads.run(work)
         timer = None
         if held.claim.timeout_seconds:
             timer = loop.call_later(held.claim.timeout_seconds, expire)
-        self._threads.run(work)
 
     def _timeout(self, held: Held) -> TaskTimeout:
         claim = held.claim
@@ -403,29 +424,32 @@ class TaskRunner:
         held.cancel_asked = True
         if held.running is not None:
             held.running.cancel()
-        elif held in self.waiting:
-            self.waiting.remove(held)
+        elif held in (waiting := self.lane_of(held.claim.name).waiting):
+            waiting.remove(held)
             self._cancelled(held)
 
     def take_waiting(self) -> list[Held]:
         """Everything claimed that has not begun; it will not begin any more."""
-        waiting = list(self.waiting)
-        self.waiting.clear()
+        waiting = [held for lane in self.lanes for held in lane.waiting]
+        for lane in self.lanes:
+            lane.waiting.clear()
         return waiting
 
     def let_go(self) -> None:
         """Cancels what can be cancelled and begins nothing more; outcomes that still come are ignored by fencing."""
         self._stopped = True
-        self.waiting.clear()
-        for held in self.in_threads:
+        self.take_waiting()
+        for held in [held for lane in self.lanes for held in lane.under_way]:
             held.abandoned = "its worker has let go of it"
-        for held in list(self.suspended):
             if held.running is not None:
                 held.running.cancel()
 
     def close(self) -> None:
         """Gives the threads up without waiting for them."""
         self.let_go()
+        for handle in (self._slice, self._surplus_check):
+            if handle is not None:
+                handle.cancel()
         self._threads.close()
 
 

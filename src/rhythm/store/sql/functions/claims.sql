@@ -22,27 +22,34 @@ begin
   end loop;
 end $$;
 
--- Locks what a claim may take from several queues, in the order of the queues. Returns addresses (empty: nothing there).
--- Internal. Raises nothing.
+-- Locks what a claim may take from several queues, in the order of the queues. The names come in groups: p_counts says
+-- how many names each has, p_limits how many executions of them to take at most; 500 all together. Returns addresses
+-- (empty: nothing there). Internal. Raises nothing.
 create or replace function rhythm.find_ready_in(
-  p_queues integer[], p_names integer[], p_limit integer, p_bytes bigint) returns tid[]
+  p_queues integer[], p_names integer[], p_counts integer[], p_limits integer[], p_bytes bigint) returns tid[]
 language plpgsql as $$
 declare
   v_queue integer;
   v_rows tid[] := '{}';
   v_found tid[];
+  v_left integer[] := p_limits;
   v_bytes bigint := p_bytes;
   v_size bigint;
+  v_first integer;
 begin
-  if p_limit <= 0 or cardinality(p_names) = 0 then
-    return v_rows;
-  end if;
   foreach v_queue in array p_queues loop
-    select f.o_rows, f.o_size into v_found, v_size
-      from rhythm.find_ready(v_queue, p_names, p_limit - cardinality(v_rows), v_bytes) f;
-    v_rows := v_rows || v_found;
-    v_bytes := v_bytes - coalesce(v_size, 0);
-    exit when cardinality(v_rows) >= p_limit or v_bytes <= 0;
+    v_first := 1;
+    for g in 1 .. cardinality(p_counts) loop
+      if v_left[g] > 0 and v_bytes > 0 and cardinality(v_rows) < 500 then
+        select f.o_rows, f.o_size into v_found, v_size
+          from rhythm.find_ready(v_queue, p_names[v_first : v_first + p_counts[g] - 1],
+            least(v_left[g], 500 - cardinality(v_rows)), v_bytes) f;
+        v_rows := v_rows || v_found;
+        v_left[g] := v_left[g] - coalesce(cardinality(v_found), 0);
+        v_bytes := v_bytes - coalesce(v_size, 0);
+      end if;
+      v_first := v_first + p_counts[g];
+    end loop;
   end loop;
   return v_rows;
 end $$;

@@ -11,8 +11,9 @@
 -- Commits of workflows are parallel arrays as in commit_workflows; p_commit_report points to the report (from 1), or is
 -- null for a continuation: then p_commit_child points to the report of the task whose outcome the commit has taken in. A continuation counts if its workflow is suspended at that version with nothing unread and that outcome is final.
 --
--- Claims at most p_task_limit tasks of the given names and p_workflow_limit workflows, 4 MiB each kind, at most 500; tasks
--- of names in p_singles singly: they are among o_new_ids and o_new_claims.
+-- Claims at most p_workflow_limit workflows, and tasks of the given names: those come in groups, p_task_counts says how
+-- many names each has, p_task_limits how many tasks of them to claim at most. 4 MiB each kind, at most 500. Tasks of names
+-- in p_singles are claimed singly: they are among o_new_ids and o_new_claims.
 -- p_alone: this worker holds nothing and has no other exchange under way. p_idle: it will sleep if it gets nothing.
 -- p_parents: suspended parents that a claimed task may continue come along.
 -- o_check_again: it just fell asleep, or left behind something that it made claimable itself: exchange once more.
@@ -34,7 +35,8 @@ create or replace function rhythm.exchange(
   p_drop_commit integer[], p_drop_operations integer[],
   p_group_first integer[], p_group_modes smallint[], p_group_members text[], p_group_counts integer[],
   p_cancel_commit integer[], p_cancel_ids uuid[],
-  p_queues integer[], p_names integer[], p_singles integer[], p_task_limit integer, p_workflow_limit integer,
+  p_queues integer[], p_names integer[], p_singles integer[], p_task_counts integer[], p_task_limits integer[],
+  p_workflow_limit integer,
   p_alone boolean, p_idle boolean, p_parents boolean,
   out o_refused uuid[], out o_continued uuid[], out o_new_ids uuid[], out o_new_claims bigint[],
   out o_suspects boolean, out o_check_again boolean,
@@ -80,14 +82,14 @@ begin
   end if;
 
   o_suspects := false;
-  if p_task_limit > 0 or p_workflow_limit > 0 then
+  if p_task_counts <> '{}' or p_workflow_limit > 0 then
     if p_alone then
       select s.o_row, s.o_name into v_suspect, v_suspect_name from rhythm.find_suspect(p_queues,
-        case when p_task_limit > 0 then p_names else '{}' end || case when p_workflow_limit > 0 then array[0] end) s;
+        p_names || case when p_workflow_limit > 0 then array[0] end) s;
     end if;
     if v_suspect is null then
-      v_task_rows := rhythm.find_ready_in(p_queues, p_names, least(p_task_limit, 500), 4194304);
-      v_workflow_rows := rhythm.find_ready_in(p_queues, array[0], least(p_workflow_limit, 500), 4194304);
+      v_task_rows := rhythm.find_ready_in(p_queues, p_names, p_task_counts, p_task_limits, 4194304);
+      v_workflow_rows := rhythm.find_ready_in(p_queues, array[0], array[1], array[p_workflow_limit], 4194304);
     elsif v_suspect_name = 0 then
       v_workflow_rows := array[v_suspect];
     else
