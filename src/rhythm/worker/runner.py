@@ -2,7 +2,8 @@
 
 An ``async def`` task that contains no await cannot suspend: it is stepped once, without an asyncio Task around it.
 Every other one gets a Task of its own, at most ``async_max`` at a time; ``def`` tasks run in ``threads_max`` threads.
-Each of these kinds, and transactional tasks, has a lane of its own (see ``lanes``). Long batches give the loop a turn every SLICE_SECONDS.
+Each of these kinds, and transactional tasks, has a lane of its own (see ``lanes``). Long batches give the loop a turn
+every SLICE_SECONDS.
 
 An attempt that runs into its timeout fails with type "timeout": an async task is cancelled; a thread cannot be stopped,
 its result is ignored when it comes. Nothing a task does or returns gets out of here but as an outcome: what it raises
