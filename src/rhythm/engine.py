@@ -313,7 +313,7 @@ class _Run:
             "executionId": start.execution_id,
             "name": start.name,
             "version": start.version,
-            "startedAt": float(start.started_at_ms),
+            "startedAt": float(int(start.started_at_ms)),  # whole, as Date.now() is
             "parentId": start.parent_id,
             "tags": None if start.tags is None else from_plain(start.tags, "tags"),
             "cancelled": False,

@@ -56,6 +56,8 @@ MESSAGE_LENGTH_MAX = 16 * 1024  #: characters of a stored error message
 DATA_BYTES_MAX = 256 * 1024  #: bytes of an exception's ``data``; larger data is left out, and the error says so
 CAUSES_MAX = 8  #: exceptions of a cause chain that are stored
 CAUSE_MESSAGE_LENGTH_MAX = 2 * 1024  #: characters of a cause's message
+#: Another attempt would end the same way, or the effect has happened.
+NEVER_RETRIED = (TaskInputInvalid, OutputInvalid, OutputTooLarge, TaskNotRetryable)
 PROBLEMS_SHOWN_MAX = 8  #: problems listed in one message about unfitting inputs
 
 P = ParamSpec("P")
@@ -412,6 +414,17 @@ class Task(Generic[P, R]):
             raise OutputInvalid(f"output of task {self.name!r} is nested deeper than {DEPTH_MAX} levels")
         return text.encode("ascii")
 
+    def revive(self, output: Any) -> Any:
+        """A JSON-shaped output as what the return annotation says. Raises OutputInvalid when it is something else."""
+        self.prepare()
+        if self._output is None:
+            return output
+        try:
+            return self._output.validate_python(output)
+        except ValueError as error:
+            why = " ".join(str(error).split())
+            raise OutputInvalid(f"output of task {self.name!r} is not what its annotation says: {why}") from None
+
     def _encode_slowly(self, output: object, bytes_max: int) -> bytes:
         from pydantic_core import to_jsonable_python
 
@@ -445,7 +458,7 @@ class Task(Generic[P, R]):
 
         ``policy``: the execution's own, as stored (``Retry.as_dict``); what it leaves out is the decorator's.
         """
-        if isinstance(error, TaskInputInvalid | OutputInvalid | OutputTooLarge | TaskNotRetryable):
+        if isinstance(error, NEVER_RETRIED):
             return False
         if isinstance(error, TaskRetryAfter):
             return True
@@ -729,16 +742,19 @@ def _one_line(error: BaseException, what: str) -> str:
 _NAMES_OF_KINDS = {"timeout": "TimeoutError", "cancelled": "CancelledError"}
 
 
-def failure_payload(error: BaseException, *, kind: str = "failed") -> bytes:
-    """An exception as the error of an execution: JSON with name, message, type, traceback, data and causes.
+def failure_payload(error: BaseException, *, kind: str = "failed", attempts: int = 1, retryable: bool = False) -> bytes:
+    """An exception as the error of an execution: JSON with name, message, type, attempts, traceback, data and causes.
 
     ``kind`` becomes its type: "failed", "timeout" or "cancelled"; the last two also name it, as workflows catch them.
+    ``retryable``: whether the policy would allow another attempt after it, if any were left.
     Never raises: what cannot be said is left out.
     """
     payload: dict[str, Any] = {
         "name": _NAMES_OF_KINDS.get(kind) or error.__class__.__name__,
         "message": _message(error, MESSAGE_LENGTH_MAX),
         "type": kind,
+        "attempts": attempts,
+        "retryable": retryable,
     }
     if text := _traceback(error):
         payload["traceback"] = text

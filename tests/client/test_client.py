@@ -103,6 +103,18 @@ async def test_waiting_ends_by_its_timeout_or_for_an_unknown_id(rhythm_url: str)
             await client.get("nonsense")
 
 
+async def test_a_wait_with_hardly_any_time_still_sees_an_outcome_that_is_there(rhythm_url: str) -> None:
+    async with rhythm.connect(rhythm_url) as client:
+        execution = await client.start("add", {"a": 1})
+        await execution.cancel()
+
+        for timeout in (0, "1ms"):
+            with pytest.raises(rhythm.ExecutionCancelled):
+                await client.execution(execution.id).result(timeout=timeout)
+        with pytest.raises(rhythm.ExecutionNotFound):
+            await client.wait(uuid.uuid4(), timeout=0)
+
+
 async def test_publishing_says_what_changed_and_refuses_as_a_whole(rhythm_url: str, tmp_path: Path) -> None:
     (tmp_path / "good.flow").write_text(SOURCE)
     async with rhythm.connect(rhythm_url) as client:

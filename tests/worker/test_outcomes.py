@@ -88,3 +88,27 @@ async def test_a_signal_reaches_a_workflow_and_a_timer_fires_once_in_time(shop: 
     assert 299 <= waited < 5_000
     assert (first, second) == ({"n": 1}, {"n": 2})
     assert list(await shop.client.store.breaches()) == []
+
+
+FIELDS = """
+workflow(ctx, inputs) {
+  const seen = []
+  for (const name of ["raises", "times_out", "not_json"]) {
+    try { await task(name, {}) } catch (error) { seen.push([error.task, error.type, error.attempts, error.retryable]) }
+  }
+  return seen
+}
+"""
+
+
+async def test_a_workflow_reads_in_an_error_how_the_task_ended(shop: Shop) -> None:
+    path = shop.folder / "workflows" / "fields.flow"
+    path.write_text(FIELDS)
+    await shop.client.publish(path)
+    shop.worker()
+
+    assert await (await shop.client.start("fields")).result(timeout=20) == [
+        ["raises", "failed", 1, True],
+        ["times_out", "timeout", 1, True],
+        ["not_json", "failed", 1, False],
+    ]

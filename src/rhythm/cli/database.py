@@ -38,7 +38,11 @@ def migrate(
     from rhythm.store import migrations
 
     if sql:
-        output.line(migrations.schema_sql().rstrip())
+        text = migrations.schema_sql().rstrip()
+        if as_json:
+            output.json_line({"sql": text})
+        else:
+            output.line(text)
         return
     config = load({"database_url": database_url})
 

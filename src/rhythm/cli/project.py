@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -70,7 +71,7 @@ def init(
             output.line(str(path))
     except OSError as error:
         raise InvalidInput(f"cannot write to {folder}: {error.strerror}") from None
-    change = "" if directory == "." else f"cd {directory} && "
+    change = "" if directory == "." else f"cd {shlex.quote(directory)} && "
     output.message(
         f"Now run `{change}rhythm dev` in one terminal, and in another: "
         """rhythm start processOrder --inputs '{"orderId": "o-1", "amount": 25}' --wait"""

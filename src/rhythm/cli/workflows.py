@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from rhythm.cli import options, output
-from rhythm.errors import InvalidInput
+from rhythm.errors import CompileError, InvalidInput
 
 if TYPE_CHECKING:
     from rhythm.client.publishing import PublishedWorkflow
@@ -69,7 +69,14 @@ def publish(paths: Paths, database_url: options.DatabaseUrl = None, as_json: opt
         async with connected(config) as client:
             return await client.publish(*paths)
 
-    for published in run(work()):
+    try:
+        stored = run(work())
+    except CompileError as error:
+        if not as_json:
+            raise
+        output.show_diagnostics(error.diagnostics, {}, as_json=True)
+        raise typer.Exit(output.FAILED) from None
+    for published in stored:
         for warning in published.warnings:
             output.message(output.diagnostic_text(warning, None))
         if as_json:
@@ -112,6 +119,8 @@ def evaluate(
     options.import_apps(config.app, config.project)
     tasks = {name: _callable(task) for name, task in REGISTRY.as_dict().items()}
     outcome = _evaluate(Path(file).stem, source, given, tasks, snapshot)
+    for level, text in outcome.logs:
+        output.message(f"{level}: {text}")
     if outcome.error is None:
         value = outcome.result
         if as_json:

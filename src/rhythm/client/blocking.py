@@ -29,6 +29,7 @@ from rhythm.durations import Duration
 from rhythm.errors import RhythmError
 from rhythm.model import ExecutionInfo
 from rhythm.store import callers
+from rhythm.tasks import Task
 
 T = TypeVar("T")
 
@@ -82,7 +83,7 @@ class BlockingExecution:
 
     def result(self, timeout: Duration | None = None) -> Any:
         """Waits for the outcome and returns the output; raises as ``Execution.result``."""
-        return self._client.wait(self.id, timeout=timeout)
+        return self._execution._revived(self._client.wait(self.id, timeout=timeout))
 
     def signal(self, name: str, payload: Any = None) -> None:
         """Sends a signal to this execution."""
@@ -173,7 +174,8 @@ class BlockingClient:
         record = new_execution(Start(name, inputs, **options), bytes_max=self.config.payload_bytes_max)
         (result,) = callers.start_blocking(connection, [record])
         check_not_refused(record, result)
-        return BlockingExecution(self, Execution(self._handles, result.id, exists=True))
+        task = name if isinstance(name, Task) else None
+        return BlockingExecution(self, Execution(self._handles, result.id, exists=True, task=task))
 
     def start_many(self, starts: Iterable[Start], *, connection: Any = None) -> builtins.list[uuid.UUID]:
         """Starts all of them; see ``Client.start_many``, and ``start`` for ``connection``."""

@@ -47,6 +47,7 @@ from rhythm.tasks import Task
 FLUSHES_IN_FLIGHT = 2
 REPEATS_MAX = 8  #: times a call whose answer was lost is repeated before the error reaches the caller
 LIST_LIMIT_MAX = 10_000
+LAST_LOOK_SECONDS = 1.0  #: for asking once more when a wait runs into its timeout
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -59,12 +60,19 @@ class Execution(Generic[R]):
     ``info`` is what was known when the handle came from ``get`` or ``list``, or at the last ``refresh()``.
     """
 
-    __slots__ = ("_client", "exists", "id", "info")
+    __slots__ = ("_client", "_task", "exists", "id", "info")
 
     def __init__(
-        self, client: Client, execution_id: uuid.UUID, info: ExecutionInfo | None = None, *, exists: bool = False
+        self,
+        client: Client,
+        execution_id: uuid.UUID,
+        info: ExecutionInfo | None = None,
+        *,
+        exists: bool = False,
+        task: Task[..., Any] | None = None,
     ) -> None:
         self._client = client
+        self._task = task  # what was started, where the caller gave the function itself
         self.id = execution_id
         self.info = info
         self.exists = exists or info is not None  #: known to exist; otherwise the first wait looks
@@ -76,10 +84,15 @@ class Execution(Generic[R]):
     async def result(self, timeout: Duration | None = None) -> R:
         """Waits for the outcome and returns the output.
 
-        ``timeout`` in seconds or as text; default: wait as long as it takes. Raises ExecutionFailed,
-        ExecutionCancelled, ExecutionNotFound, or WaitTimeout (the execution carries on).
+        ``timeout`` in seconds or as text; default: wait as long as it takes. The output is JSON-shaped, or what the
+        return annotation says if the decorated function itself was started. Raises ExecutionFailed,
+        ExecutionCancelled, ExecutionNotFound, WaitTimeout (the execution carries on), or OutputInvalid when the output
+        is not what the annotation says.
         """
-        return cast(R, await self._client.wait(self, timeout=timeout))
+        return cast(R, self._revived(await self._client.wait(self, timeout=timeout)))
+
+    def _revived(self, output: Any) -> Any:
+        return output if self._task is None else self._task.revive(output)
 
     async def signal(self, name: str, payload: Any = None) -> None:
         """Sends a signal to this execution (see ``Client.signal``)."""
@@ -234,7 +247,7 @@ class Client:
         else:
             result = await self._start_coalesced(record)
         check_not_refused(record, result)
-        return Execution(self, result.id, exists=True)
+        return Execution(self, result.id, exists=True, task=name if isinstance(name, Task) else None)
 
     async def start_many(self, starts: Iterable[Start], *, connection: Any = None) -> list[uuid.UUID]:
         """Starts all of them, START_COUNT_MAX in each round trip, and returns the ids in order.
@@ -357,8 +370,22 @@ class Client:
                     await execution.refresh()
                 outcome = await self._waits.outcome(wanted)
         except TimeoutError:
-            raise WaitTimeout(f"execution {wanted} has not finished within {seconds:g} s; it carries on") from None
+            last = await self._last_look(wanted)
+            if last is None:
+                raise WaitTimeout(f"execution {wanted} has not finished within {seconds:g} s; it carries on") from None
+            outcome = last
         return _result(outcome)
+
+    async def _last_look(self, execution_id: uuid.UUID) -> OutcomeInfo | None:
+        """The outcome, if it is there: a timeout shorter than one question must not hide it."""
+        try:
+            async with asyncio.timeout(LAST_LOOK_SECONDS):
+                found = await self.store.outcomes([execution_id])
+        except (TimeoutError, DatabaseUnavailable):
+            return None
+        if execution_id not in found:
+            raise ExecutionNotFound(f"no execution has the id {execution_id}")
+        return found[execution_id]
 
     # --- telling ----------------------------------------------------------------------------------
 

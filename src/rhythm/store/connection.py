@@ -268,7 +268,7 @@ class Database:
         opened: list[asyncpg.Connection] = []
         try:
             opened.extend([await pool.acquire() for _ in range(min(pool_min, pool_max))])
-        except ValueError as error:
+        except (ValueError, OverflowError) as error:
             raise InvalidInput(f"{mask_url(url)} is not the URL of a PostgreSQL database: {error}") from None
         except Exception as error:
             translated = translate(error, url)

@@ -27,7 +27,7 @@ from rhythm.engine import Activation, Environment, StartInfo, activate, compile_
 from rhythm.errors import ExecutionFailed, InvalidInput
 from rhythm.language.values import ActivationBudgetExceeded
 from rhythm.model import Delivery, NewChild, new_id
-from rhythm.tasks import failure_payload
+from rhythm.tasks import NEVER_RETRIED, failure_payload
 from rhythm.worker.watchdog import BUDGET_SECONDS, Watchdog, run_with_large_stack
 
 TASK_MS: Final = 1.0  #: how long a task takes in virtual time
@@ -102,7 +102,7 @@ def evaluate(
     definition = compile_workflow(source, "workflow.flow", str((ctx or {}).get("name", "workflow")))
     program = load_program(definition.ir_bytes, definition.hash)
     begin = time.time() if clock is None else clock.timestamp() if isinstance(clock, datetime) else clock
-    begin_ms = float(begin) * 1000.0
+    begin_ms = float(int(float(begin) * 1000.0))  # whole, as Date.now() is
     given = dict(ctx or {})
     start = StartInfo(
         execution_id=str(given.get("executionId", uuid.UUID(int=0))),
@@ -205,7 +205,8 @@ class _Evaluation:
                 answer = answer.value
             payload = payloads.encode(answer, f"output of {child.kind} {child.name!r}")
         except Exception as error:  # noqa: BLE001  (whatever a task raises is its failure)
-            self.at(due, Delivery(0, "failed", child.operation, None, failure_payload(error)))
+            payload = failure_payload(error, retryable=not isinstance(error, NEVER_RETRIED))
+            self.at(due, Delivery(0, "failed", child.operation, None, payload))
         else:
             self.at(due, Delivery(0, "completed", child.operation, None, payload))
 

@@ -409,14 +409,15 @@ class TaskRunner:
         claim = held.claim
         why = f"{type(error).__name__}: {error}"
         log_transition(logging.INFO, claim.id, claim.attempt, "task", claim.name, "failed", type=kind, error=why)
-        payload = failure_payload(error, kind=kind)
+        payload = failure_payload(error, kind=kind, attempts=claim.attempt, retryable=retryable)
         self.report(held, TaskOutcome(held.token, claim.id, "failed", payload, retryable, after))
 
     def _cancelled(self, held: Held) -> None:
         claim = held.claim
         log_transition(logging.INFO, claim.id, claim.attempt, "task", claim.name, "cancelled")
         error = TaskCancelled(f"task {claim.name!r} was cancelled")
-        self.report(held, TaskOutcome(held.token, held.claim.id, "cancelled", failure_payload(error, kind="cancelled")))
+        payload = failure_payload(error, kind="cancelled", attempts=claim.attempt)
+        self.report(held, TaskOutcome(held.token, claim.id, "cancelled", payload))
 
     # --- stopping ---
 

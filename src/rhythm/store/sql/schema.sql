@@ -166,6 +166,7 @@ create table rhythm.waits (
   definition_id bigint,
   priority_rank smallint,
   suspended boolean not null,
+  started_at timestamptz,                         -- when its first activation was claimed; null: none has been committed
   -- combinators: parallel arrays
   wake_modes smallint[],
   wake_members int4multirange[],

@@ -240,7 +240,7 @@ begin
          array_agg(e.parent_id), array_agg(e.operation),
          array_agg(rhythm.as_payload(json_build_object('name', 'TimeoutError',
            'message', 'the attempt did not end within its timeout of ' || e.timeout_ms / 1000.0 || ' s', 'type', 'timeout',
-           'attempts', u.attempts)::text))
+           'attempts', u.attempts, 'retryable', true)::text))
     into v_ids, v_attempts, v_lost, v_started, v_parents, v_operations, v_payloads
     from rhythm.claims c, unnest(c.ids, c.attempts, c.lost) u(id, attempts, lost),
       lateral (select * from rhythm.executions e where e.id = u.id offset 0) e

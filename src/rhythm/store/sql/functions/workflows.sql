@@ -68,7 +68,7 @@ begin
   if cardinality(v_ended) is distinct from cardinality(p_ids) then
     perform rhythm.suspend_workflows(p_now, p_ids, p_versions, p_seen, p_snapshots, p_lines, p_functions, p_awaiting,
       p_outstanding, p_unread_signals, p_group_first, p_group_modes, p_group_members, p_group_counts,
-      array(select u.taken and u.status is null from unnest(o_taken, p_statuses) u(taken, status)));
+      array(select u.taken and u.status is null from unnest(o_taken, p_statuses) u(taken, status)), p_started);
   end if;
 
   if p_child_commit is not null then
@@ -110,7 +110,9 @@ declare
   v_sizes integer[];
 begin
   insert into rhythm.outcomes (id, started_at, finished_at, attempts, lost, status, unread_signals, payload)
-    select u.id, u.started_at, p_now, u.attempts, u.lost, u.status,
+    select u.id,
+           coalesce((select w.started_at from rhythm.waits w where w.id = u.id offset 0), u.started_at), p_now, u.attempts,
+           u.lost, u.status,
            u.unread_signals + (select count(*) from rhythm.deliveries d
                                where d.id = u.id and d.number > u.seen and d.kind = 4), u.payload
       from unnest(p_ids, p_statuses, p_payloads, p_seen, p_unread_signals, p_started, p_attempts, p_lost, p_taken)
@@ -136,7 +138,7 @@ create or replace function rhythm.suspend_workflows(
   p_now timestamptz, p_ids uuid[], p_versions integer[], p_seen bigint[], p_snapshots bytea[], p_lines integer[],
   p_functions text[], p_awaiting bytea[], p_outstanding integer[], p_unread_signals integer[],
   p_group_first integer[], p_group_modes smallint[], p_group_members text[], p_group_counts integer[],
-  p_taken boolean[]) returns void
+  p_taken boolean[], p_started timestamptz[]) returns void
 language plpgsql as $$
 begin
   -- Updates are written as inserts that meet a conflict: they cannot be planned as joins that read a whole table.
@@ -153,13 +155,14 @@ begin
         select d.ctid as row from rhythm.deliveries d where d.id = u.id and d.number <= u.seen offset 0) d
       where u.taken and u.seen > 0));
   insert into rhythm.waits as w (id, version, next_number, seen_through, outstanding, unread_signals, queue_id, size, seq,
-      definition_id, priority_rank, suspended, wake_modes, wake_members, wake_remaining)
+      definition_id, priority_rank, suspended, started_at, wake_modes, wake_members, wake_remaining)
     select u.id, u.version + 1, w.next_number, u.seen, u.outstanding,
            u.unread_signals + case when w.next_number - 1 > u.seen and w.unread_signals > 0 then (
              select count(*) from rhythm.deliveries d where d.id = u.id and d.number > u.seen and d.kind = 4) else 0 end,
-           w.queue_id, octet_length(u.snapshot), w.seq, w.definition_id, w.priority_rank, true, g.modes, g.members, g.counts
-      from unnest(p_ids, p_versions, p_seen, p_snapshots, p_outstanding, p_unread_signals, p_taken) with ordinality
-        u(id, version, seen, snapshot, outstanding, unread_signals, taken, position)
+           w.queue_id, octet_length(u.snapshot), w.seq, w.definition_id, w.priority_rank, true, coalesce(w.started_at, u.started_at),
+           g.modes, g.members, g.counts
+      from unnest(p_ids, p_versions, p_seen, p_snapshots, p_outstanding, p_unread_signals, p_taken, p_started) with ordinality
+        u(id, version, seen, snapshot, outstanding, unread_signals, taken, started_at, position)
       cross join lateral (select * from rhythm.waits w where w.id = u.id offset 0) w
       left join lateral (
         select array_agg(p_group_modes[i]) as modes, array_agg(p_group_members[i]::int4multirange) as members,
@@ -169,6 +172,7 @@ begin
       where u.taken
     on conflict (id) do update set version = excluded.version, seen_through = excluded.seen_through,
       outstanding = excluded.outstanding, unread_signals = excluded.unread_signals, size = excluded.size, suspended = true,
+      started_at = excluded.started_at,
       wake_modes = excluded.wake_modes, wake_members = excluded.wake_members, wake_remaining = excluded.wake_remaining;
 end $$;
 
