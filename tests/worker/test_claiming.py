@@ -31,8 +31,8 @@ class Busy(Work):
 def wanted(batch: int, free: int, seconds: float) -> int:
     nothing: Any = None
     exchange = Exchange(
-        nothing, uuid.uuid4(), Busy(free, seconds), queues=[1], names=[1], singles=[], poll_interval=1, signals=Signals(),
-        fail_point=None,
+        nothing, uuid.uuid4(), Busy(free, seconds), queues=[1], names=[1], singles=[], poll_interval=1,
+        signals=Signals(), fail_point=None,
     )  # fmt: skip
     exchange.batch = batch
     heartbeat: Any = SimpleNamespace(has_beaten=True)
