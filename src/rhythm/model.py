@@ -85,6 +85,9 @@ class ExecutionInfo:
     started_at: datetime | None
     finished_at: datetime | None
     available_at: datetime | None  #: for a pending execution that waits for its time
+    operation: int | None = None  #: which operation of its parent it is
+    last_failure: bytes | None = None  #: JSON: the error of the last attempt that was followed by another
+    last_failure_at: datetime | None = None
 
 
 # --- store records -------------------------------------------------------------------------------

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import signal
+from typing import Any
 
 import pytest
 
@@ -46,6 +47,38 @@ def start_worker(shop: Rhythm, processes: Processes, *arguments: str) -> Process
     worker = processes.rhythm("worker", "--app", "shop", *arguments, cwd=shop.folder, env=shop.env)
     worker.wait_for_output("ready")
     return worker
+
+
+def test_show_says_what_the_awaited_task_is_doing(shop: Rhythm, processes: Processes) -> None:
+    shop.write(
+        "shop.py",
+        TASKS
+        + """
+@rhythm.task(retries=5, retry=rhythm.Retry(initial="1h", jitter=0))
+async def flaky():
+    raise ConnectionError("the gateway answered 503")
+""",
+    )
+    shop.write("workflows/two.flow", 'workflow() { await Promise.all([task("flaky"), task("nobodyHasIt")]) }')
+    start_worker(shop, processes)
+    started = shop("start", "two", code=0).out.strip()
+
+    def known() -> dict[str, Any]:
+        shown = shop("show", started, "--json", code=0).json
+        entries = shown["standing"]["awaiting"] if shown["standing"] else []
+        return {entry["name"]: entry for entry in entries if entry.get("reason") in ("retry", "unknown task")}
+
+    for _ in range(60):
+        if len(waited := known()) == 2:
+            break
+    text = shop("show", started, code=0).out
+
+    assert waited["flaky"]["attempts"] == 1
+    assert waited["flaky"]["last_failure"]["message"] == "the gateway answered 503"
+    assert waited["nobodyHasIt"]["status"] == "pending"
+    assert "pending (retry) after 1 attempt, until" in text
+    assert "last failure: ConnectionError: the gateway answered 503" in text
+    assert "pending (unknown task)" in text
 
 
 def test_from_files_to_output_with_a_look_at_where_it_stands(shop: Rhythm, processes: Processes) -> None:

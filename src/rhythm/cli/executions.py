@@ -195,6 +195,7 @@ def execution_json(info: ExecutionInfo) -> dict[str, Any]:
         "inputs": _decoded(info.inputs),
         "output": _decoded(info.output),
         "error": _decoded(info.error),
+        "last_failure": _decoded(info.last_failure),
         "attempts": info.attempts,
         "lost": info.lost,
         "parent_id": None if info.parent_id is None else str(info.parent_id),
@@ -204,6 +205,7 @@ def execution_json(info: ExecutionInfo) -> dict[str, Any]:
         "started_at": info.started_at,
         "finished_at": info.finished_at,
         "available_at": info.available_at,
+        "last_failure_at": info.last_failure_at,
     }
 
 

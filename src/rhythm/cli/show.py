@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +13,7 @@ if TYPE_CHECKING:
     from rhythm.client import Client
     from rhythm.model import ExecutionInfo
 
+CHILDREN_MAX = 200  #: children of a workflow that are looked up
 HASH_SHOWN = 12  #: characters of a definition's hash shown to people
 
 
@@ -38,6 +38,7 @@ class Standing:
     since: Any
     places: list[Place]
     awaiting: list[dict[str, Any]]  #: every operation outstanding, from the database
+    children: dict[int, ExecutionInfo]  #: the children it waits for, by operation; at most CHILDREN_MAX
 
 
 def show(execution_id: Id, database_url: options.DatabaseUrl = None, as_json: options.Json = False) -> None:
@@ -88,7 +89,10 @@ async def _standing(client: Client, info: ExecutionInfo) -> Standing | None:
         for view in inspect(load_program(definition.ir, definition.hash), snapshot.snapshot)
     ]
     awaiting = payloads.decode(snapshot.standing.awaiting)
-    return Standing(f"{definition.name}.flow", definition.source, snapshot.suspended_since, places, awaiting)
+    waited_for = [entry["operation"] for entry in _as_list(awaiting) if entry.get("kind") in ("task", "child")]
+    found = await client.store.children(info.id, waited_for[:CHILDREN_MAX])
+    children = {child.operation: child for child in found if child.operation is not None}
+    return Standing(f"{definition.name}.flow", definition.source, snapshot.suspended_since, places, awaiting, children)
 
 
 def _as_list(awaiting: Any) -> list[dict[str, Any]]:
@@ -102,7 +106,7 @@ def _standing_json(standing: Standing) -> dict[str, Any]:
     return {
         "file": standing.file,
         "since": standing.since,
-        "awaiting": standing.awaiting,
+        "awaiting": [entry | _child_json(standing, entry) for entry in standing.awaiting],
         "frames": [
             {
                 "function": place.function,
@@ -133,6 +137,8 @@ def _show_fields(info: ExecutionInfo) -> None:
     rows.append(("inputs", _compact(fields["inputs"])))
     if info.output is not None:
         rows.append(("output", _compact(fields["output"])))
+    if info.last_failure is not None:
+        rows.append(("last failure", f"{_error_text(fields['last_failure'])} ({output.ago(info.last_failure_at)} ago)"))
     if isinstance(fields["error"], dict):
         rows.append(("error", _error_text(fields["error"])))
         if fields["error"].get("task") and info.kind == "workflow":
@@ -142,6 +148,8 @@ def _show_fields(info: ExecutionInfo) -> None:
         output.line(f"{name.ljust(width)}  {output.visible(str(value))}")
     error = fields["error"] if isinstance(fields["error"], dict) else {}
     details = error.get("stack") or error.get("traceback")
+    if info.last_failure is not None and info.status == "pending":
+        details = fields["last_failure"].get("traceback")
     if details and str(details).strip() != _error_text(error):
         output.line("\n" + output.visible(str(details).rstrip(), lines=True))
 
@@ -160,22 +168,45 @@ def _show_standing(standing: Standing) -> None:
         if excerpt:
             output.line(excerpt)
         for entry in place.awaiting:
-            output.line(f"  awaits {_operation(entry, standing.awaiting)}")
+            output.line(f"  awaits {_operation(entry, standing)}")
         _show_variables(place.variables)
     rest = [entry for entry in standing.awaiting if (entry.get("kind"), entry.get("name")) not in shown]
     if rest:
         output.line("\nunder way besides:" if shown else "\nawaits:")
         for entry in rest:
-            output.line(f"  {_operation(entry, standing.awaiting)}")
+            output.line(f"  {_operation(entry, standing)}")
 
 
-def _operation(entry: dict[str, Any], known: Sequence[dict[str, Any]]) -> str:
-    """ "task chargeCard since 12:30:01 (3m 10s)"."""
-    same = [one for one in known if one.get("operation") == entry.get("operation")]
+def _child_json(standing: Standing, entry: dict[str, Any]) -> dict[str, Any]:
+    child = standing.children.get(entry.get("operation", 0))
+    if child is None:
+        return {}
+    names = ("status", "reason", "queue", "attempts", "available_at", "last_failure")
+    fields = execution_json(child)
+    return {"execution_id": fields["id"], **{name: fields[name] for name in names}}
+
+
+def _child_text(child: ExecutionInfo) -> str:
+    """ "pending (retry) after 2 attempts, until …: ValueError: no", as far as it says more than "it runs"."""
+    text = f"{child.status} ({child.reason})" if child.reason else child.status
+    if child.attempts and child.status == "pending":
+        text += f" after {child.attempts} attempt{'s' if child.attempts > 1 else ''}"
+    if child.available_at is not None:
+        text += f", until {output.moment(child.available_at)}"
+    if child.last_failure is not None:
+        text += f"; last failure: {_error_text(execution_json(child)['last_failure'])}"
+    return f"{text}; execution {child.id}"
+
+
+def _operation(entry: dict[str, Any], standing: Standing) -> str:
+    """ "task chargeCard since 12:30:01 (3m 10s), running; execution 0192…"."""
+    child = standing.children.get(entry.get("operation", 0))
+    told = "" if child is None else f", {output.visible(_child_text(child))}"
+    same = [one for one in standing.awaiting if one.get("operation") == entry.get("operation")]
     since = entry.get("since") or (same[0].get("since") if same and entry.get("operation") is not None else None)
     text = " ".join(output.short(str(part)) for part in (entry.get("kind"), entry.get("name")) if part)
     moment = _moment(since)
-    return text if moment is None else f"{text} since {output.moment(moment)} ({output.ago(moment)})"
+    return (text if moment is None else f"{text} since {output.moment(moment)} ({output.ago(moment)})") + told
 
 
 def _moment(since: Any) -> Any:

@@ -364,6 +364,11 @@ class Store:
         )  # fmt: skip
         return [_execution(row) for row in rows]
 
+    async def children(self, parent_id: uuid.UUID, operations: Sequence[int]) -> Sequence[ExecutionInfo]:
+        """The children that stand for these operations of a workflow."""
+        rows = await self._database.fetch("select * from rhythm.children_of($1, $2)", parent_id, list(operations))
+        return [_execution(row) for row in rows]
+
     async def snapshot(self, execution_id: uuid.UUID) -> SnapshotInfo | None:
         """A workflow's last snapshot, or None."""
         row = await self._database.fetchrow("select * from rhythm.snapshot_of($1)", execution_id)
@@ -420,4 +425,7 @@ def _execution(row: Mapping[str, Any]) -> ExecutionInfo:
         started_at=row["started_at"],
         finished_at=row["finished_at"],
         available_at=row["available_at"],
+        operation=row["operation"],
+        last_failure=None if row["failure_payload"] is None else unpack(row["failure_payload"]),
+        last_failure_at=row["last_failure_at"],
     )

@@ -233,6 +233,14 @@ alter table rhythm.outcomes alter column payload set storage external;
 create index outcomes_other on rhythm.outcomes (id) where status <> 1;
 create index outcomes_finished on rhythm.outcomes using brin (finished_at);
 
+-- The last failure of an execution that was, or will be, tried again: what people ask while it waits.
+create table rhythm.failures (
+  id uuid primary key,
+  attempt integer not null,
+  failed_at timestamptz not null,
+  payload bytea not null
+);
+
 create table rhythm.keys (
   name_id integer not null,
   key text not null check (length(key) between 1 and 500),

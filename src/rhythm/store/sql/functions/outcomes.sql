@@ -70,16 +70,21 @@ declare
 begin
   if 2 = any(p_actions) then
     with wanted as materialized (
-      select u.id, u.attempts, u.lost, e.queue_id, e.name_id, e.seq, e.priority, octet_length(e.inputs) as size,
+      select u.id, u.attempts, u.lost, e.queue_id, e.name_id, e.seq, e.priority, octet_length(e.inputs) as size, u.payload,
              rhythm.time_after(p_now, greatest(coalesce(u.after, rhythm.backoff(e.retry, u.attempts - u.lost)), 0)) as at
-        from unnest(p_ids, p_actions, p_attempts, p_lost, p_retry_after) u(id, action, attempts, lost, after)
+        from unnest(p_ids, p_actions, p_payloads, p_attempts, p_lost, p_retry_after)
+          u(id, action, payload, attempts, lost, after)
         cross join lateral (select * from rhythm.executions e where e.id = u.id offset 0) e
         where u.action = 2 and u.attempts - u.lost <= e.retries
           and not exists (select from rhythm.cancels c where c.id = u.id)),
     delayed as (
       insert into rhythm.later (id, available_at, queue_id, name_id, seq, attempts, size, priority_rank, lost, reason)
       select w.id, w.at, w.queue_id, w.name_id, w.seq, w.attempts, w.size, -w.priority, w.lost, 2
-        from wanted w where w.at > p_now)
+        from wanted w where w.at > p_now),
+    noted as (
+      insert into rhythm.failures (id, attempt, failed_at, payload)
+      select w.id, w.attempts, p_now, w.payload from wanted w
+      on conflict (id) do update set attempt = excluded.attempt, failed_at = excluded.failed_at, payload = excluded.payload)
     select coalesce(array_agg(w.id), '{}'), array_agg(w.id) filter (where w.at <= p_now),
            array_agg(w.attempts) filter (where w.at <= p_now), array_agg(w.lost) filter (where w.at <= p_now)
       into v_retried, v_again, v_again_attempts, v_again_lost from wanted w;

@@ -15,7 +15,7 @@ begin
     select p.oid::regprocedure, p.proname from pg_proc p where p.pronamespace = 'rhythm'::regnamespace
       and p.proname in (
         'start_many', 'start', 'publish', 'definition', 'register_worker', 'unregister_worker', 'exchange', 'step',
-        'heartbeat', 'maintain', 'held', 'hand_back', 'complete', 'signal', 'send_signal', 'cancel', 'list_executions', 'outcomes_of', 'snapshot_of', 'list_queues',
+        'heartbeat', 'maintain', 'held', 'hand_back', 'complete', 'signal', 'send_signal', 'cancel', 'list_executions', 'children_of', 'outcomes_of', 'snapshot_of', 'list_queues',
         'count_staying',
         'list_workers', 'can_run', 'pause_queue', 'find_breaches')
   loop

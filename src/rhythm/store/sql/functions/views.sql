@@ -27,7 +27,8 @@ create or replace view rhythm.executions_view as
     rhythm.as_json(e.inputs) as inputs,
     case when o.status = 1 then rhythm.as_json(o.payload) end as output,
     case when o.status <> 1 then rhythm.as_json(o.payload) end as error,
-    e.inputs as inputs_payload, o.payload as outcome_payload
+    rhythm.as_json(f.payload) as last_failure, f.failed_at as last_failure_at,
+    e.inputs as inputs_payload, o.payload as outcome_payload, f.payload as failure_payload
   from rhythm.executions e
   join rhythm.names z on z.id = e.name_id
   join rhythm.names n on n.id = coalesce(z.resolved_id, z.id)
@@ -39,6 +40,7 @@ create or replace view rhythm.executions_view as
   left join rhythm.waits w on w.id = e.id
   left join rhythm.definitions d on d.id = e.definition_id
   left join rhythm.snapshots s on s.id = e.id
+  left join rhythm.failures f on f.id = e.id
   left join lateral (
     select u.attempts, u.lost, c.started_at
       from rhythm.claims c, unnest(c.ids, c.attempts, c.lost) u(id, attempts, lost)
@@ -81,6 +83,17 @@ begin
         and (p_tags is null or v.tags @> p_tags::jsonb) and (p_key is null or v.key = p_key) and (p_before is null or v.id < p_before)
       order by v.id desc limit p_limit;
   end if;
+end $$;
+
+-- The children of a workflow that stand for the given operations. Returns rows of executions_view. Raises nothing.
+create or replace function rhythm.children_of(p_parent uuid, p_operations integer[])
+returns setof rhythm.executions_view
+language plpgsql stable as $$
+begin
+  return query select v.* from unnest(p_operations) u(operation)
+    cross join lateral (
+      select e.id from rhythm.executions e where e.parent_id = p_parent and e.operation = u.operation offset 0) e
+    cross join lateral (select v.* from rhythm.executions_view v where v.id = e.id offset 0) v;
 end $$;
 
 -- The outcomes of those of the given executions that have finished, and which of the others exist.
