@@ -38,7 +38,7 @@ workflow(ctx, {x, ...y}) {
   return [x, f, n, "k" in y, y instanceof Error, (n, x)]
 }
 """
-HASH = "6ce0e9d3cf216866932aeca2360dc2b6367e1a85eb085c1b1dc48ac8b172626f"
+HASH = "4a3d817d3e7ea7b3d60c43a6aabb7e21b77fc5abec124c8790f80d8ac52585f3"
 
 #: (format, version): when a format's fingerprint changes, its version must be bumped, and a line added here.
 IR_FORMATS = {("988d2262d424e97f", 1)}

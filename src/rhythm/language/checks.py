@@ -57,8 +57,9 @@ class Checks:
             return node.is_async
         if isinstance(node, nodes.Identifier) and node.binding is not None and not node.binding.assigned:
             binding = node.binding
-            if binding.kind == "function":
-                declaration = next((f for f in binding.scope.functions if f.id.name == binding.name), None)
+            if binding.kind == "function":  # of several with one name, the last counts
+                named = (f for f in reversed(binding.scope.functions) if f.id.name == binding.name)
+                declaration = next(named, None)
                 return declaration is not None and declaration.is_async
             return (
                 binding.kind == "const"
@@ -179,6 +180,11 @@ class Checks:
             "W103", "this is a promise, not yet its value", node.start, node.end, "write `await` before it"
         )
 
+    def warn_declared_twice(self, name: nodes.Identifier, existing: nodes.Binding) -> None:
+        line, _ = self.report.lines.position(existing.declaration.start)
+        text = f"the function `{name.name}` is already declared in line {line}; only the last one counts"
+        self.report.warning("W110", text, name.start, name.end, "remove one of them")
+
     def check_data_use(self, node: nodes.Node) -> None:
         if self.is_promise(node):
             self.warn_promise(node)
@@ -219,6 +225,8 @@ class Checks:
         for function in functions:
             for binding in function.bindings:
                 if binding.reads or binding.kind not in ("let", "const", "function") or binding.name.startswith("_"):
+                    continue
+                if binding.awaited:  # the name says what was waited for; without it the await would have to stay
                     continue
                 what = "function" if binding.kind == "function" else "variable"
                 self.report.warning(

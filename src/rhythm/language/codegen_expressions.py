@@ -130,22 +130,22 @@ class ExpressionWriter(OperatorWriter):
 
     # -- calls --
 
-    def arguments(self, nodes: Sequence[Node]) -> str:
-        """Text of an argument list, without brackets."""
+    def arguments(self, nodes: Sequence[Node], spread: str = "h_spread_arguments") -> str:
+        """Text of an argument list, without brackets; of an array's elements with another ``spread``."""
         texts = []
         for node in nodes:
             if node[0] == "spread":
-                texts.append(f"*{self._spread(node[1], node[2])}")
+                texts.append(f"*{self._spread(node[1], node[2], spread)}")
             else:
                 texts.append(self.value(node))
         return ", ".join(texts)
 
-    def _spread(self, node: Node, text: str | None) -> str:
+    def _spread(self, node: Node, text: str | None, spread: str) -> str:
         code = self.code(node)
         if code.kinds == ARRAY:
             return code.text
         first, again = self.hold(code)
-        return f"({again} if {first}.__class__ is h_list else h_spread({again}, {quoted(text)}))"
+        return f"({again} if {first}.__class__ is h_list else {spread}({again}, {quoted(text)}))"
 
     def _call(self, node: Node) -> Code:
         callee, text, position = node[1], node[2], node[4]
@@ -232,7 +232,8 @@ class ExpressionWriter(OperatorWriter):
     # -- literals --
 
     def _array(self, node: Node) -> Code:
-        return Code(f"{mark(node[2])}[{self.arguments(node[1])}]", ARRAY)
+        elements = self.arguments(node[1], "h_spread")
+        return Code(f"{mark(node[2])}[{elements}]", ARRAY)
 
     def _object(self, node: Node) -> Code:
         texts = []

@@ -83,10 +83,17 @@ def indexed_method(receiver: Value, key: Value, text: str | None) -> Callable[..
 
 
 def spread(value: Value, text: str | None) -> list[Value]:
-    """All values of an iterable, for `...value` in a call or an array."""
+    """All values of an iterable, for `...value` in an array."""
     result: list[Value] = []
     values.spread_into_list(result, value, text)
     return result
+
+
+def spread_arguments(value: Value, text: str | None) -> list[Value]:
+    """All values of an iterable, for `...value` in a call."""
+    if text is not None and not values.is_iterable(value):
+        values.not_spreadable(value, text)
+    return spread(value, text)
 
 
 def spread_object(value: Value) -> dict[str, Value]:
@@ -239,6 +246,7 @@ _HELPERS: Final[dict[str, Any]] = {
     "h_for_in_keys": values.for_in_keys,
     "h_for_in_has": for_in_has,
     "h_spread": spread,
+    "h_spread_arguments": spread_arguments,
     "h_spread_object": spread_object,
     "h_object_rest": values.object_rest,
     "h_to_object_check": values.to_object_check,

@@ -61,7 +61,6 @@ CODES: Final[dict[str, str]] = {
     "F301": "name that is not declared",
     "F302": "assignment to a constant",
     "F303": "name declared twice",
-    "F304": "name used before its declaration",
     "F305": "assignment to a builtin",
     "F401": "no workflow in the file",
     "F402": "more than one workflow in the file",
@@ -77,6 +76,8 @@ CODES: Final[dict[str, str]] = {
     "W106": "assignment used as a condition",
     "W107": "comparison of different types",
     "W108": "case that can never be chosen",
+    "W109": "name used before its declaration",
+    "W110": "function declared twice",
 }
 
 _LINE_END = re.compile("\r\n|[\n\r\u2028\u2029]")

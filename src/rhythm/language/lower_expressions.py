@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from rhythm.language import nodes
 from rhythm.language.ir import Node, pack_position
+from rhythm.language.lower_texts import TEXT_LENGTH_MAX, PresentMember, text_of, text_of_iterable
 from rhythm.language.names import GLOBAL_NAMES
 from rhythm.language.nodes import Binding, FunctionInfo
 from rhythm.language.units import to_units
@@ -21,7 +22,6 @@ if TYPE_CHECKING:
 
 DEPTH_KEPT: Final = 36  #: Nesting up to which an expression stays whole; the IR allows some more.
 SPINE_RUN: Final = 10  #: Operators of an overlong chain between two spills.
-TEXT_LENGTH_MAX: Final = 200  #: Longest source text kept for a message.
 _CONSTANTS: Final = frozenset(["number", "string", "true", "false", "null", "undefined", "nan", "infinity", "global"])
 _SPECIAL: Final = {"undefined": "undefined", "NaN": "nan", "Infinity": "infinity"}
 _WEIGHTS: Final[dict[type[nodes.Node], int]] = {
@@ -108,7 +108,9 @@ class ExpressionLowering:
     if TYPE_CHECKING:
 
         def nested(self, node: nodes.FunctionNode | nodes.WorkflowDeclaration) -> int: ...
-        def assign_pattern(self, target: nodes.Pattern, value: Node, text: str | None) -> None: ...
+        def assign_pattern(
+            self, target: nodes.Pattern, value: Node, text: str | None, *, nested: bool = False
+        ) -> None: ...
 
     # --- output -------------------------------------------------------------------------------------------------------
 
@@ -185,10 +187,7 @@ class ExpressionLowering:
                 index = self.capture_of[binding] = len(self.captures)
                 self.captures.append(["self"])
             else:
-                # A name in the head of a for-of, seen from a closure in its right side: it never gets a value.
-                slot = self.allocate(binding)
-                self.emit("fresh", [slot])
-                return ["cell", slot]
+                raise AssertionError("a name is allocated where its scope is entered")
         return ["capture", index]
 
     def read(self, node: nodes.Identifier) -> Node:
@@ -357,13 +356,17 @@ class ExpressionLowering:
     def arguments(self, arguments: Sequence[nodes.Node], within: nodes.Node) -> list[Node]:
         """Elements of an array literal or arguments of a call."""
         values: list[Node] = []
+        spreads = sum(isinstance(argument, nodes.SpreadElement) for argument in arguments)
         deep = self.is_deep(within)
         for index, argument in enumerate(arguments):
             inner = argument.argument if isinstance(argument, nodes.SpreadElement) else argument
             value = self.expression(inner)
             spill = deep or any(self.needs_statements(later) for later in arguments[index + 1 :])
             if isinstance(argument, nodes.SpreadElement):
-                text = self.text(inner)
+                if isinstance(within, nodes.ArrayExpression):
+                    text: str | None = text_of_iterable(inner)
+                else:  # V8 has a message of its own for a spread that is the only one and the last argument
+                    text = text_of(inner) if spreads == 1 and index == len(arguments) - 1 else None
                 if spill:
                     value = self.spill_always(["array", [["spread", value, text]], self.position(inner)], inner)
                     text = None
@@ -511,7 +514,7 @@ class ExpressionLowering:
         callee = self.expression(node.callee)
         if any(self.needs_statements(argument) for argument in node.arguments) or self.is_deep(node):
             callee = self.spill(callee, node.callee)
-        return ["new", callee, self.text(node.callee), self.arguments(node.arguments, node), self.position(node)]
+        return ["new", callee, text_of(node.callee), self.arguments(node.arguments, node), self.position(node)]
 
     # --- members and calls --------------------------------------------------------------------------------------------
 
@@ -560,7 +563,7 @@ class ExpressionLowering:
                 if any(self.needs_statements(argument) for argument in link.arguments) or self.is_deep(link):
                     value = self.spill(value, value_node)
                 arguments = self.arguments(link.arguments, link)
-                value = ["call", value, self.text(link.callee), arguments, self.position(link)]
+                value = ["call", value, text_of(link.callee), arguments, self.position(link)]
                 value_node, index = link, index + 1
             run += 1
             if self.is_deep(value_node) and run >= SPINE_RUN and index < len(links):
@@ -568,7 +571,7 @@ class ExpressionLowering:
         return value
 
     def member_of(self, link: nodes.MemberExpression, owner: Node, owner_node: nodes.Node, delete: bool) -> Node:
-        text = self.text(link.object)
+        text = text_of(link.object)
         if not link.computed:
             assert isinstance(link.property, nodes.Identifier), "plain names are identifiers"
             return [
@@ -586,26 +589,33 @@ class ExpressionLowering:
         return ["delete_index" if delete else "get_index", owner, key, text, self.position(link.property)]
 
     def call_member(
-        self, link: nodes.MemberExpression, call: nodes.CallExpression, owner: Node, owner_node: nodes.Node
+        self,
+        link: nodes.MemberExpression,
+        call: nodes.CallExpression,
+        owner: Node,
+        owner_node: nodes.Node,
+        key: Node | None = None,
     ) -> Node:
+        """A call of a method; ``key`` is the computed key when it has been evaluated already."""
         pending = any(self.needs_statements(argument) for argument in call.arguments) or self.is_deep(call)
         position = self.position(link.property)
-        key: Node | None = None
         if link.computed:
-            if pending or self.needs_statements(link.property):
+            if pending or (key is None and self.needs_statements(link.property)):
                 owner = self.spill(owner, owner_node)
-            key = self.expression(link.property)
-            if pending:
-                key = self.spill_always(["unary", "key", key], link.property)
+            if key is None:
+                key = self.expression(link.property)
+                if pending:
+                    held = self.spill(key, link.property)
+                    key = self.spill_always(self.key_of(owner, held), link.property)
         elif pending:
             owner = self.spill(owner, owner_node)
         if pending and owner[0] != "global":
             return self.call_held(link, call, owner, key)
         arguments = self.arguments(call.arguments, call)
         if key is not None:
-            return ["call_index", owner, key, self.text(link), arguments, position]
+            return ["call_index", owner, key, text_of(link), arguments, position]
         assert isinstance(link.property, nodes.Identifier), "plain names are identifiers"
-        return ["call_method", owner, link.property.name, self.text(link), arguments, position]
+        return ["call_method", owner, link.property.name, text_of(link), arguments, position]
 
     def call_held(
         self, link: nodes.MemberExpression, call: nodes.CallExpression, owner: Node, key: Node | None
@@ -615,7 +625,7 @@ class ExpressionLowering:
         A method of the program is called as it was looked up. A builtin one needs its receiver, and cannot be
         replaced but by hiding it, so whatever is still the same is called as a method.
         """
-        text, position = self.text(link), self.position(link.property)
+        text, position = text_of(link), self.position(link.property)
         method = self.spill_always(self.get_property(link, owner, key), link)
         arguments = [
             ["spread", self.spill(argument[1], node), argument[2]]
@@ -646,16 +656,26 @@ class ExpressionLowering:
         else:
             start = ["assign", held, value]
         tested = start
-        if isinstance(first, nodes.MemberExpression) and not first.optional:  # owner.method?.(…)
-            tested = self.member_of(first, start, value_node, False)
         plain = [_without_optional(first), *links[1:]]
+        key: Node | None = None
         if isinstance(first, nodes.MemberExpression) and not first.optional:
             plain[1] = _without_optional(links[1])
+            if first.computed and not isinstance(first.property, nodes.Literal):
+                key = ["slot", self.new_slot("")]
+                tested = self.member_by_key_held(first, start, held, key, needs)
+            else:
+                tested = self.member_of(first, start, value_node, False)
         if first.__class__ is nodes.CallExpression or (isinstance(first, nodes.MemberExpression) and first.optional):
             tested = start
 
         def rest() -> Node:
-            return self.follow(plain, held, value_node, delete)
+            if key is None:
+                return self.follow(plain, held, value_node, delete)
+            method, call = plain[0], plain[1]
+            assert isinstance(method, nodes.MemberExpression) and isinstance(call, nodes.CallExpression), (
+                "a method call"
+            )
+            return self.follow(plain[2:], self.call_member(method, call, held, value_node, key), call, delete)
 
         if not needs:
             return ["conditional", ["unary", "nullish", tested], missing, rest()]
@@ -665,17 +685,36 @@ class ExpressionLowering:
         self.emit("if", [[["unary", "nullish", tested], gone]], body, self.position(end))
         return ["slot", result]
 
+    def key_of(self, owner: Node, key: Node) -> Node:
+        """A key, in a temporary like its owner, as a property key: once, and after the owner has been found missing."""
+        if key[0] in _CONSTANTS:
+            return key
+        return ["conditional", ["unary", "nullish", owner], key, ["unary", "key", key]]
+
+    def member_by_key_held(
+        self, link: nodes.MemberExpression, start: Node, owner: Node, key: Node, needs: bool
+    ) -> Node:
+        """The method that ``owner[key]?.(…)`` tests before it calls it; its key is kept in a slot."""
+        value = self.expression(link.property)
+        converted = self.key_of(owner, key)
+        if needs:
+            self.set_slot(key[1], value, link.property)
+            self.set_slot(key[1], converted, link.property)
+            return self.get_property(link, owner, key)
+        keep: Node = ["sequence", [["assign", key, value], ["assign", key, converted]]]
+        return self.get_property(link, start, keep)
+
     # --- assignment ---------------------------------------------------------------------------------------------------
 
     def get_property(self, node: nodes.MemberExpression, owner: Node, key: Node | None) -> Node:
-        text = self.text(node.object)
+        text = text_of(node.object)
         if key is not None:
             return ["get_index", owner, key, text, self.position(node.property)]
         assert isinstance(node.property, nodes.Identifier), "plain names are identifiers"
         return ["get_member", owner, node.property.name, text, self.position(node.property)]
 
     def set_property(self, node: nodes.MemberExpression, owner: Node, key: Node | None, value: Node) -> Node:
-        text = self.text(node.object)
+        text = text_of(node.object)
         if key is not None:
             return ["set_index", owner, key, value, text, self.position(node.property)]
         assert isinstance(node.property, nodes.Identifier), "plain names are identifiers"
@@ -690,7 +729,7 @@ class ExpressionLowering:
                 return self.assign_member(left, right, node)
             return self.update_member(left, right, operator, node)
         value = self.spill(self.expression(right), right)
-        self.assign_pattern(left, value, self.text(right))
+        self.assign_pattern(left, value, text_of(right) if isinstance(left, nodes.ObjectPattern) else None)
         return value
 
     def assign_variable(self, left: nodes.Identifier, right: nodes.Expression, operator: str, node: nodes.Node) -> Node:
@@ -789,59 +828,11 @@ class ExpressionLowering:
             ],
         ]
 
-    # --- texts --------------------------------------------------------------------------------------------------------
-
-    def text(self, node: nodes.Node) -> str | None:
-        """The source of a name or chain of members as V8 shows it in messages; None for anything else."""
-        parts: list[str] = []
-        while True:
-            if isinstance(node, nodes.Identifier):
-                parts.append(node.name)
-                break
-            if isinstance(node, nodes.MemberExpression):
-                optional = node.optional or isinstance(node, _Present)
-                dot = "?." if optional else "."
-                key = node.property
-                if not node.computed:
-                    assert isinstance(key, nodes.Identifier), "plain names are identifiers"
-                    parts.append(dot + key.name)
-                elif isinstance(key, nodes.Literal) and isinstance(key.value, str):
-                    parts.append(dot + key.value)
-                else:
-                    inner = (
-                        self.text(key) if not isinstance(key, nodes.Literal) else self.unit.source[key.start : key.end]
-                    )
-                    parts.append(f"{'?.' if optional else ''}[{inner or '(intermediate value)'}]")
-                node = node.object
-            elif isinstance(node, nodes.CallExpression):
-                parts.append("(...)")
-                node = node.callee
-            elif isinstance(node, nodes.ChainExpression):
-                node = node.expression
-            elif isinstance(node, nodes.Literal):
-                parts.append(to_units(self.unit.source[node.start : node.end]))
-                break
-            else:
-                parts.append("(intermediate value)")
-                break
-            if len(parts) > 40:
-                return None
-        if len(parts) == 1 and parts[0] == "(intermediate value)":
-            return None
-        text = "".join(reversed(parts))
-        return text if len(text) <= TEXT_LENGTH_MAX else None
-
-
-class _Present(nodes.MemberExpression):
-    """A member whose ``?.`` has found an object. Its text still shows the mark."""
-
-    __slots__ = ()
-
 
 def _without_optional(link: nodes.Expression) -> nodes.Expression:
     """The same link without its ``?.``, which has been dealt with."""
-    if isinstance(link, nodes.MemberExpression):
-        return _Present(link.start, link.end, link.object, link.property, link.computed, False)
+    if isinstance(link, nodes.MemberExpression) and link.optional:
+        return PresentMember(link.start, link.end, link.object, link.property, link.computed, False)
     if isinstance(link, nodes.CallExpression):
         return nodes.CallExpression(link.start, link.end, link.callee, link.arguments, False)
     return link

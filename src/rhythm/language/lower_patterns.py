@@ -11,6 +11,7 @@ from collections.abc import Callable
 from rhythm.language import nodes
 from rhythm.language.ir import Node
 from rhythm.language.lower_expressions import ExpressionLowering
+from rhythm.language.lower_texts import text_of
 
 Store = Callable[[Node], None]
 
@@ -22,13 +23,17 @@ class PatternLowering(ExpressionLowering):
         """Initialises the names of a pattern; ``text`` is the source of the value, for messages."""
         self.take(target, value, text, declare=True)
 
-    def assign_pattern(self, target: nodes.Pattern, value: Node, text: str | None) -> None:
-        self.take(target, value, text, declare=False)
+    def assign_pattern(self, target: nodes.Pattern, value: Node, text: str | None, *, nested: bool = False) -> None:
+        """Assigns to the parts of a pattern; ``nested`` when its value is itself a part of something."""
+        self.take(target, value, text, declare=False, nested=nested)
 
-    def take(self, target: nodes.Pattern, value: Node, text: str | None, *, declare: bool) -> None:
-        self.target(target, declare)(value) if not isinstance(
-            target, nodes.ObjectPattern | nodes.ArrayPattern | nodes.AssignmentPattern
-        ) else self.take_apart(target, value, text, declare)
+    def take(
+        self, target: nodes.Pattern, value: Node, text: str | None, *, declare: bool, nested: bool = False
+    ) -> None:
+        if isinstance(target, nodes.ObjectPattern | nodes.ArrayPattern | nodes.AssignmentPattern):
+            self.take_apart(target, value, text, declare, nested=nested)
+        else:
+            self.target(target, declare)(value)
 
     def take_apart(
         self, target: nodes.Pattern, value: Node, text: str | None, declare: bool, *, nested: bool = False
@@ -62,7 +67,8 @@ class PatternLowering(ExpressionLowering):
         return lambda value: self.take_apart(target, value, None, declare, nested=True)
 
     def with_default(self, pattern: nodes.AssignmentPattern, value: Node, declare: bool) -> None:
-        self.take(pattern.left, self.default_value(pattern, value), None, declare=declare)
+        text = text_of(pattern.right) if isinstance(pattern.left, nodes.ObjectPattern) else None
+        self.take(pattern.left, self.default_value(pattern, value), text, declare=declare)
 
     def default_value(self, pattern: nodes.AssignmentPattern, value: Node) -> Node:
         """The value, or the default when it is undefined."""
@@ -82,7 +88,8 @@ class PatternLowering(ExpressionLowering):
     ) -> None:
         held = self.spill(value, pattern)
         key_known = self.first_key(pattern)
-        if not nested or key_known is None:  # Inside another pattern, V8 complains about reading the first key.
+        # Inside another pattern, and when more than a name takes the first value, V8 complains about reading it.
+        if key_known is None or not (nested or self.first_is_read(pattern)):
             self.emit("check_object", held, text, key_known, self.position(pattern))
         taken: list[Node] = []
         for item in pattern.properties:
@@ -109,6 +116,11 @@ class PatternLowering(ExpressionLowering):
                 key = item.key
                 return key.name if isinstance(key, nodes.Identifier) else str(getattr(key, "value", ""))
         return None
+
+    def first_is_read(self, pattern: nodes.ObjectPattern) -> bool:
+        first = pattern.properties[0]
+        assert isinstance(first, nodes.AssignmentProperty), "it has a key"
+        return isinstance(first.value, nodes.AssignmentPattern | nodes.MemberExpression)
 
     def take_array(self, pattern: nodes.ArrayPattern, value: Node, text: str | None, declare: bool) -> None:
         if all(self.is_plain(element) for element in pattern.elements):

@@ -16,6 +16,7 @@ from typing import Any, Final
 from rhythm.language import nodes
 from rhythm.language.ir import Node
 from rhythm.language.lower_patterns import PatternLowering
+from rhythm.language.lower_texts import text_of, text_of_iterable, text_of_pattern_value
 from rhythm.language.nodes import Scope
 
 _GO_ON: Final = 0.0
@@ -131,7 +132,9 @@ class StatementLowering(PatternLowering):
             if isinstance(target, nodes.Identifier):
                 self.initialise(target, value)
             else:
-                self.declare_pattern(target, value, self.text(declarator.init))
+                is_array = isinstance(target, nodes.ArrayPattern)
+                text = text_of_pattern_value(declarator.init) if is_array else text_of(declarator.init)
+                self.declare_pattern(target, value, text)
 
     def function_declaration(self, node: nodes.FunctionDeclaration) -> None:
         """Made at the scope's entry."""
@@ -254,7 +257,8 @@ class StatementLowering(PatternLowering):
         def handle() -> None:
             self.enter(scope)
             if clause.param is not None:
-                self.declare_pattern(clause.param, ["slot", caught], ".catch")  # V8's name of such a value
+                text = ".catch" if isinstance(clause.param, nodes.ObjectPattern) else None  # V8's name of such a value
+                self.declare_pattern(clause.param, ["slot", caught], text)
             self.block(clause.body)
 
         self.emit("try", body, caught, self.collect(handle))
@@ -339,14 +343,20 @@ class StatementLowering(PatternLowering):
     def for_of(self, node: nodes.ForOfStatement) -> None:
         target = self.loop_target()
         position = self.position(node)
+        self.enter_head(node)
         iterable = self.expression(node.right)
-        text = self.text(node.right)
+        text = None if isinstance(node.right, nodes.ChainExpression) else text_of_iterable(node.right)
         slot = self.new_slot("")
         body = self.round(node, target, slot)
         if not _contains_await(body):
             self.emit("for_of", target.break_label, slot, iterable, text, body, position)
             return
         self.emit_iterator(target, slot, ["iterator", iterable, text, position], body, position)
+
+    def enter_head(self, node: nodes.ForOfStatement | nodes.ForInStatement) -> None:
+        """The declared names exist while the right side is evaluated, and throw there."""
+        if node.head_scope is not None and any(b.needs_tdz for b in node.head_scope.bindings.values()):
+            self.enter(node.head_scope)
 
     def emit_iterator(self, target: Target, slot: int, iterator: Node, body: list[Node], position: int) -> None:
         held = self.new_slot("")
@@ -356,6 +366,7 @@ class StatementLowering(PatternLowering):
     def for_in(self, node: nodes.ForInStatement) -> None:
         target = self.loop_target()
         position = self.position(node)
+        self.enter_head(node)
         owner = self.spill_always(self.expression(node.right), node.right)
         slot = self.new_slot("")
         skip = [
@@ -381,7 +392,7 @@ class StatementLowering(PatternLowering):
                 self.enter(node.scope)
                 self.declare_pattern(node.left.declarations[0].id, value, ".for")  # V8's name of such a value
             else:
-                self.assign_pattern(node.left, value, ".for")
+                self.assign_pattern(node.left, value, None, nested=True)
             self.statement(node.body)
 
         self.targets.append(target)

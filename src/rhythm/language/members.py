@@ -194,6 +194,8 @@ def get_index(owner: Value, key: Value, text: str | None) -> Value:
 
 
 def _shown_key(doing: str, key: Value) -> str:
+    if key.__class__ is dict and "toString" not in key:
+        return f" ({doing} '#<Object>')"
     return "" if _is_reference(key) else f" ({doing} '{describe(key)}')"
 
 
@@ -367,13 +369,7 @@ def call(function: Value, text: str | None, *arguments: Value) -> Value:
         return function(*arguments)
     if isinstance(function, NativeFunction):
         return function.call(*arguments)
-    throw_type_error(f"{text or _shown(function)} is not a function")
-
-
-def _shown(value: Value) -> str:
-    if _is_reference(value):
-        return "(intermediate value)"
-    return f'"{value}"' if value.__class__ is str else describe(value)
+    throw_type_error(f"{text or '(intermediate value)'} is not a function")
 
 
 def _is_function(value: Value) -> bool:
@@ -420,7 +416,7 @@ def construct(constructor: Value, text: str | None, *arguments: Value) -> Value:
         raise UnsupportedError(
             "`new` is only for Error kinds, Map, Set, Date and Promise; call a function that returns an object"
         )
-    throw_type_error(f"{text or _shown(constructor)} is not a constructor")
+    throw_type_error(f"{text or '(intermediate value)'} is not a constructor")
 
 
 def instance_of(value: Value, constructor: Value) -> bool:
@@ -465,12 +461,28 @@ def not_iterable(value: Value, text: str | None) -> NoReturn:
     throw_type_error(f"{_not_iterable_text(value)} is not iterable (cannot read property Symbol(Symbol.iterator))")
 
 
+def is_iterable(value: Value) -> bool:
+    return value.__class__ in _ITERABLE
+
+
+def not_spreadable(value: Value, text: str) -> NoReturn:
+    """Throws the TypeError of the last argument of a call, a spread that cannot be iterated."""
+    if value is None or value is UNDEFINED:
+        throw_type_error(f"{text} is not iterable (cannot read property {describe(value)})")
+    throw_type_error("Spread syntax requires ...iterable[Symbol.iterator] to be a function")
+
+
+_ITERABLE: Final = frozenset([list, str, JSMap, JSSet, JSIterator, EmptySlots])
+
+
 def _not_iterable_text(value: Value) -> str:
     kind = value.__class__
-    if value is None or kind is Undefined or kind is bool:
-        return describe(value)
-    if kind is float:
-        return f"number {describe(value)}"
+    if kind is Undefined:
+        return "undefined"
+    if value is None:
+        return "object null"
+    if kind is float or kind is bool:
+        return f"{'number' if kind is float else 'boolean'} {describe(value)}"
     return "function" if _is_function(value) else "object"
 
 

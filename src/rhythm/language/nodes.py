@@ -67,6 +67,7 @@ class Binding:
     reads: int = 0  #: References that use the value.
     initialised_at: int = -1  #: Evaluation-order number from which it is initialised. -1: never seen.
     initialiser: Expression | None = None  #: `const f = <this>`, when the declared target is the plain name.
+    awaited: bool = False  #: Declared with the outcome of an await, whole or taken apart.
 
 
 @dataclass(slots=True, eq=False)
@@ -388,6 +389,7 @@ class ForInStatement(Statement):
     body: Statement
     # resolver
     scope: Scope | None = None
+    head_scope: Scope | None = None  #: The declared names as the right side sees them: never initialised.
 
 
 @dataclass(slots=True, eq=False)
@@ -397,6 +399,7 @@ class ForOfStatement(Statement):
     body: Statement
     # resolver
     scope: Scope | None = None
+    head_scope: Scope | None = None  #: The declared names as the right side sees them: never initialised.
 
 
 @dataclass(slots=True, eq=False)

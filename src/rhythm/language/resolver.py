@@ -2,9 +2,9 @@
 
 One walk in the order of evaluation. On entering a scope all its names are declared (let, const, functions), then the
 bodies of its functions are visited, because they may run before anything else in it, then its statements. A binding
-counts as initialised once the walk has passed its declaration; a reference before that, in the same function, can only
-fail and is an error; a reference from an inner function that may run earlier is checked at run time
-(``Identifier.tdz``). Names declared in a switch are the exception: control may jump past them, so only references in
+counts as initialised once the walk has passed its declaration. A reference before that is checked at run time
+(``Identifier.tdz``): in the same function it can only throw, which deserves a warning; in an inner function it throws
+if that runs too early. Names declared in a switch are the exception: control may jump past them, so only references in
 the same case, behind the declaration, are sure.
 
 Refusals that need to know what a name is bound to are here as well (const, builtins, new, the shape of the file);
@@ -140,7 +140,13 @@ class _Resolver(Checks):
         scope = self.scope
         existing = scope.bindings.get(name.name)
         clash = existing
-        if (
+        if kind == "function" and scope.kind in ("body", "file"):
+            # Directly in a function, a function declaration is a kind of var: it may stand twice, and hide a parameter.
+            if existing is not None and existing.kind == "function":
+                self.warn_declared_twice(name, existing)
+                name.binding = existing
+                return existing
+        elif (
             clash is None
             and kind != "param"
             and scope.kind == "body"
@@ -182,6 +188,7 @@ class _Resolver(Checks):
                 binding = self.declare(name, declaration.kind)
                 if declarator.id is name:
                     binding.initialiser = declarator.init
+                binding.awaited = isinstance(declarator.init, nodes.AwaitExpression)
                 if self.scope.kind == "switch":
                     self.switch_cases[binding] = self.cases[-1]
 
@@ -298,11 +305,9 @@ class _Resolver(Checks):
             initialised = self.switch_cases[binding] in self.cases
         if initialised:
             return
-        if same_function and binding.kind in ("let", "const") and binding not in self.switch_cases:
-            self.report.error(
-                "F304", f"`{node.name}` is used before its declaration", node.start, node.end, "move the declaration up"
-            )
-            return
+        if same_function and binding not in self.switch_cases:
+            text = f"`{node.name}` is used before its declaration, which throws a ReferenceError"
+            self.report.warning("W109", text, node.start, node.end, "move the declaration up")
         node.tdz = True
         binding.needs_tdz = True
 
@@ -467,7 +472,8 @@ class _Resolver(Checks):
                 self.statement(node.body)
             return
         # The names exist while the right side is evaluated, but cannot be used there.
-        with self.new_scope("for"):
+        with self.new_scope("for") as head:
+            node.head_scope = head
             outer_bindings = len(self.info.bindings)
             self.declare_variables(left)
             self.expression(node.right)

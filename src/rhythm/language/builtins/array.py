@@ -358,6 +358,7 @@ def _to_sorted(array: Array, compare: Value = UNDEFINED, *_: Value) -> Array:
 
 def join(array: Array, separator: Value = UNDEFINED, *_: Value) -> str:
     """``array.join(separator)``; an array inside itself counts as empty."""
+    count = len(array)
     glue = "," if separator is UNDEFINED else separator if separator.__class__ is str else to_string(separator)
     active = joining_arrays()
     if id(array) in active:
@@ -366,8 +367,9 @@ def join(array: Array, separator: Value = UNDEFINED, *_: Value) -> str:
     try:
         parts = [
             "" if item is None or item is UNDEFINED else item if item.__class__ is str else to_string(item)
-            for item in array
+            for item in islice(array, count)
         ]
+        parts += [""] * (count - len(parts))  # a toString has taken elements away
     finally:
         active.discard(id(array))
     length = sum(map(len, parts)) + len(glue) * max(0, len(parts) - 1)

@@ -100,7 +100,7 @@ def _assign(target: Value = UNDEFINED, *sources: Value) -> Value:
 def _from_entries(entries: Value = UNDEFINED, *_: Value) -> Value:
     result: dict[str, Value] = {}
     if entries is None or entries is UNDEFINED:
-        throw_type_error(f"{describe(entries)} is not iterable")
+        throw_type_error("undefined is not iterable")  # what V8 says of null, too
     for entry in iterate(entries, None):
         if not is_object(entry):
             throw_type_error(f"Iterator value {describe(entry)} is not an entry object")
