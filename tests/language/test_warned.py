@@ -1,4 +1,4 @@
-"""Programs that compile with warnings: `// warning: [W104]` stands in the line of the warning. Nothing else is reported.
+"""Programs that compile with warnings: `// warning: [W104]` stands in its line. Nothing else is reported.
 
 A chunk is the body of a workflow.
 """

@@ -9,7 +9,10 @@ from __future__ import annotations
 
 import re
 
+LONE_SURROGATE = re.compile("[\ud800-\udbff](?![\udc00-\udfff])|(?<![\ud800-\udbff])[\udc00-\udfff]")
 _ASTRAL = re.compile("[\U00010000-\U0010ffff]")
+_SURROGATE = re.compile("[\ud800-\udfff]")
+_PAIR = re.compile("[\ud800-\udbff][\udc00-\udfff]")
 
 
 def to_units(text: str) -> str:
@@ -22,3 +25,17 @@ def to_units(text: str) -> str:
 def _split(match: re.Match[str]) -> str:
     code = ord(match[0]) - 0x10000
     return chr(0xD800 + (code >> 10)) + chr(0xDC00 + (code & 0x3FF))
+
+
+def join_surrogates(text: str) -> str:
+    """The text with pairs of surrogates as one character each; lone ones stay."""
+    if _SURROGATE.search(text) is None:
+        return text
+    if LONE_SURROGATE.search(text) is None:
+        return text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "surrogatepass")
+    return _PAIR.sub(_join, text)
+
+
+def _join(match: re.Match[str]) -> str:
+    high, low = match[0][0], match[0][1]
+    return chr(0x10000 + ((ord(high) - 0xD800) << 10) + (ord(low) - 0xDC00))

@@ -8,11 +8,12 @@ import re
 from collections.abc import Callable
 from typing import Any
 
+from rhythm.language.builtins import json_errors
 from rhythm.language.builtins.support import callback, integer
 from rhythm.language.members import get_member, index_of, own_keys, own_value
 from rhythm.language.numbers import number_to_string
 from rhythm.language.operators import to_string, too_long
-from rhythm.language.units import to_units
+from rhythm.language.units import LONE_SURROGATE, to_units
 from rhythm.language.values_types import (
     METHODS,
     OBJECT_TAGS,
@@ -29,7 +30,6 @@ from rhythm.language.values_types import (
     throw_type_error,
 )
 
-_LONE = re.compile("[\ud800-\udbff](?![\udc00-\udfff])|(?<![\ud800-\udbff])[\udc00-\udfff]")
 _ESCAPED_SURROGATE = re.compile(r"\\u[dD][89a-fA-F]")
 
 
@@ -45,21 +45,11 @@ _decoder = json.JSONDecoder(parse_int=float, parse_float=float, parse_constant=_
 
 def parse_text(text: str) -> Value:
     """The value of JSON text (UTF-16 units). Throws a SyntaxError as JSON.parse does."""
-    stripped = text.strip(" \t\n\r")
     try:
-        value = _decoder.decode(stripped)
-    except json.JSONDecodeError as error:
-        raise JSThrow(JSError("SyntaxError", _message(text, stripped, error.pos))) from None
-    except ValueError as error:
-        raise JSThrow(JSError("SyntaxError", _message(text, stripped, max(0, stripped.find(str(error)))))) from None
+        value = _decoder.decode(text.strip(" \t\n\r"))
+    except ValueError:
+        raise JSThrow(JSError("SyntaxError", json_errors.message(text))) from None
     return _split(value) if _ESCAPED_SURROGATE.search(text) else value
-
-
-def _message(text: str, stripped: str, position: int) -> str:
-    if position >= len(stripped):
-        return "Unexpected end of JSON input"
-    shown = text if len(text) <= 40 else f"{text[:40]}..."
-    return f"Unexpected token '{stripped[position]}', \"{shown}\" is not valid JSON"
 
 
 def _split(value: Value) -> Value:
@@ -105,8 +95,8 @@ def _parse(text: Value = UNDEFINED, reviver: Value = UNDEFINED, *_: Value) -> Va
 def quote(text: str) -> str:
     """A string as JSON, lone surrogates escaped."""
     quoted = json.dumps(text, ensure_ascii=False)
-    if _LONE.search(quoted):
-        return _LONE.sub(lambda match: f"\\u{ord(match[0]):04x}", quoted)
+    if LONE_SURROGATE.search(quoted):
+        return LONE_SURROGATE.sub(lambda match: f"\\u{ord(match[0]):04x}", quoted)
     return quoted
 
 

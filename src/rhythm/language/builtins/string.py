@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import re
-import unicodedata
 from collections.abc import Callable
 from typing import Any
 
+from rhythm.language.builtins import unicode
 from rhythm.language.builtins.support import callback, check_length, integer, relative, unsupported
 from rhythm.language.numbers import WHITESPACE, number_to_string, to_uint32
 from rhythm.language.operators import to_number, to_string, too_long
-from rhythm.language.units import to_units
+from rhythm.language.units import LONE_SURROGATE, join_surrogates, to_units
 from rhythm.language.values_types import (
     ARRAY_LENGTH_MAX,
     STRING_LENGTH_MAX,
@@ -21,26 +20,6 @@ from rhythm.language.values_types import (
     register_methods,
     throw_range_error,
 )
-
-_PAIR = re.compile("[\ud800-\udbff][\udc00-\udfff]")
-_SURROGATE = re.compile("[\ud800-\udfff]")
-_LONE = re.compile("[\ud800-\udbff](?![\udc00-\udfff])|(?<![\ud800-\udbff])[\udc00-\udfff]")
-
-
-def join_surrogates(text: str) -> str:
-    """The text with pairs of surrogates as one character each; lone ones stay."""
-    if _SURROGATE.search(text) is None:
-        return text
-    return (
-        text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "surrogatepass")
-        if not _LONE.search(text)
-        else _PAIR.sub(_joined, text)
-    )
-
-
-def _joined(match: re.Match[str]) -> str:
-    high, low = match[0][0], match[0][1]
-    return chr(0x10000 + ((ord(high) - 0xD800) << 10) + (ord(low) - 0xDC00))
 
 
 def _text(value: Value) -> str:
@@ -78,7 +57,7 @@ def _code_point_at(text: str, index: Value = UNDEFINED, *_: Value) -> Value:
     if not 0 <= place < len(text):
         return UNDEFINED
     pair = text[int(place) : int(place) + 2]
-    return float(ord(_joined(match)) if (match := _PAIR.match(pair)) else ord(pair[0]))
+    return float(ord(join_surrogates(pair)[0]))
 
 
 def _concat(text: str, *others: Value) -> str:
@@ -120,9 +99,9 @@ def _last_index_of(text: str, other: Value = UNDEFINED, start: Value = UNDEFINED
 
 def _normalize(text: str, form: Value = UNDEFINED, *_: Value) -> str:
     name: Any = _refuse_missing(form, "NFC")
-    if name not in ("NFC", "NFD", "NFKC", "NFKD"):
+    if name not in unicode.FORMS:
         throw_range_error("The normalization form should be one of NFC, NFD, NFKC, NFKD.")
-    return _checked(to_units(unicodedata.normalize(name, join_surrogates(text))))
+    return unicode.normalize(name, text)
 
 
 def _padding(text: str, length: Value, filler: Value) -> str:
@@ -252,15 +231,15 @@ def _split(text: str, separator: Value = UNDEFINED, limit: Value = UNDEFINED, *_
 
 
 def _upper(text: str, *_: Value) -> str:
-    return text.upper() if text.isascii() else _checked(to_units(join_surrogates(text).upper()))
+    return unicode.to_upper(text)
 
 
 def _lower(text: str, *_: Value) -> str:
-    return text.lower() if text.isascii() else _checked(to_units(join_surrogates(text).lower()))
+    return unicode.to_lower(text)
 
 
 def _to_well_formed(text: str, *_: Value) -> str:
-    return _LONE.sub("\ufffd", text)
+    return LONE_SURROGATE.sub("\ufffd", text)
 
 
 _MARKUP = "anchor big blink bold fixed fontcolor fontsize italics link small strike sub sup".split()
@@ -284,7 +263,7 @@ register_methods(
     {
         "at": _at, "charAt": _char_at, "charCodeAt": _char_code_at, "codePointAt": _code_point_at, "concat": _concat,
         "endsWith": _ends_with, "includes": _includes, "indexOf": _index_of, "isWellFormed": lambda text,
-        *_: _LONE.search(text) is None,
+        *_: LONE_SURROGATE.search(text) is None,
         "lastIndexOf": _last_index_of, "normalize": _normalize, "padEnd": _pad_end, "padStart": _pad_start,
         "repeat": _repeat,
         "replace": _replace, "replaceAll": _replace_all, "slice": _slice, "split": _split, "startsWith": _starts_with,

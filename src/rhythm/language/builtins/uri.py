@@ -5,9 +5,8 @@ from __future__ import annotations
 import re
 from typing import NoReturn
 
-from rhythm.language.builtins.string import join_surrogates
 from rhythm.language.operators import to_string, too_long
-from rhythm.language.units import to_units
+from rhythm.language.units import join_surrogates, to_units
 from rhythm.language.values_types import STRING_LENGTH_MAX, UNDEFINED, Builtin, JSError, JSThrow, Value
 
 _UNESCAPED = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_.!~*'()"
