@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import time
 import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -29,7 +30,8 @@ _pools = {}
 async def pool():
     loop = asyncio.get_running_loop()
     if loop not in _pools:
-        _pools[loop] = asyncpg.create_pool(os.environ["SHOP_URL"], min_size=0, max_size=3)
+        _pools[loop] = asyncpg.create_pool(
+            os.environ["SHOP_URL"], min_size=0, max_size=3, statement_cache_size=0)
     return await _pools[loop]
 
 @rhythm.task(retries=2, retry=rhythm.Retry(initial="10ms"))
@@ -119,7 +121,7 @@ class Shop:
         )
 
     async def query(self, text: str, *arguments: Any) -> list[Any]:
-        connection = await asyncpg.connect(self.url)
+        connection = await asyncpg.connect(self.url, statement_cache_size=0)
         try:
             return await connection.fetch(text, *arguments)
         finally:
@@ -158,15 +160,23 @@ class Shop:
         assert list(await self.client.store.breaches()) == []
 
 
+@contextlib.asynccontextmanager
+async def open_shop(url: str, folder: Path, processes: Processes, **options: Any) -> AsyncIterator[Shop]:
+    """A shop on the database of this URL, which is migrated if need be; options are those of `rhythm.connect`."""
+    (folder / "shop.py").write_text(TASKS)
+    (folder / "workflows").mkdir()
+    (folder / "workflows" / "order.flow").write_text(FLOW)
+    async with rhythm.connect(url, **options) as client:
+        await client.migrate()
+        shop = Shop(url, folder, client, processes)
+        await client.publish(folder / "workflows")
+        await shop.query("create table ledger (key text primary key, order_id text not null, step text not null)")
+        yield shop
+
+
 @pytest_asyncio.fixture
 async def shop(rhythm_url: str, tmp_path: Path, processes: Processes) -> AsyncIterator[Shop]:
-    (tmp_path / "shop.py").write_text(TASKS)
-    (tmp_path / "workflows").mkdir()
-    (tmp_path / "workflows" / "order.flow").write_text(FLOW)
-    async with rhythm.connect(rhythm_url) as client:
-        shop = Shop(rhythm_url, tmp_path, client, processes)
-        await client.publish(tmp_path / "workflows")
-        await shop.query("create table ledger (key text primary key, order_id text not null, step text not null)")
+    async with open_shop(rhythm_url, tmp_path, processes) as shop:
         yield shop
 
 

@@ -126,7 +126,8 @@ class Development:
     async def _wait(self, seconds: float) -> None:
         """Until the next look, or until the worker ended or a signal came."""
         with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(self._news.wait(), seconds)
+            async with asyncio.timeout(seconds):
+                await self._news.wait()
         self._news.clear()
 
     async def _changes(self, watch: Watch) -> set[Path]:

@@ -144,7 +144,8 @@ class Fleet:
                 if not (self._children or self._due):
                     return code
                 with contextlib.suppress(TimeoutError):
-                    await asyncio.wait_for(self._news.wait(), self._pause())
+                    async with asyncio.timeout(self._pause()):
+                        await self._news.wait()
         finally:
             for child in self._children.values():
                 child.kill()

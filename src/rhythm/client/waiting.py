@@ -67,7 +67,8 @@ class OutcomeWaits:
                 self._news.clear()
                 pause = WAIT_FIRST
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._news.wait(), pause)
+                async with asyncio.timeout(pause):
+                    await self._news.wait()
             pause = min(pause * WAIT_GROWTH, WAIT_LONGEST)
             ids = list(self._waits)
             for first in range(0, len(ids), IDS_PER_QUESTION):

@@ -11,6 +11,7 @@ rolled back for a reason that passes (deadlock, serialization failure) is repeat
 from __future__ import annotations
 
 import asyncio
+import logging
 import random
 import time
 from collections import deque
@@ -23,6 +24,7 @@ import asyncpg
 
 from rhythm import faults
 from rhythm.errors import (
+    ConfigurationError,
     DatabaseUnavailable,
     ExecutionFinished,
     ExecutionNotFound,
@@ -47,6 +49,9 @@ PASSING = {"40001", "40P01"}  # serialization failure, deadlock: rolled back, ma
 _UNAVAILABLE_CLASSES = {"08", "53", "57", "58"}  # connection, resources, operator intervention, system error
 _UNAVAILABLE = {"25006", "55P03"}  # read only (after a failover), lock not available
 _NO_SCHEMA = {"3F000", "42883", "42P01", "42703"}  # schema, function, table or column that is not there
+_NO_STATEMENT = {"26000", "42P05"}  # a prepared statement that is not there, or is there already
+
+logger = logging.getLogger("rhythm.store")
 
 
 class Executor(Protocol):
@@ -133,11 +138,25 @@ def translate_state(state: str, message: str, detail: str | None, where: str) ->
         return InvalidInput(message)
     if state in _NO_SCHEMA:
         return SchemaMismatch(f"{where} does not hold this release's schema ({message}): run `rhythm migrate`")
+    if state in _NO_STATEMENT or (state == "08P01" and message.startswith("bind message")):
+        return ConfigurationError(
+            f"{where} forgets prepared statements, as a pooler in transaction mode does: set pooler = true "
+            "(RHYTHM_POOLER=true, --pooler)"
+        )
     if state[:2] in ("28", "3D"):
         return DatabaseUnavailable(f"{where} refuses the connection: {message}")
     if state[:2] in _UNAVAILABLE_CLASSES or state in _UNAVAILABLE or state in PASSING:
         return DatabaseUnavailable(f"{where} cannot do it now: {message}")
     return None
+
+
+async def _warn_of_pooler(connection: asyncpg.Connection, url: str) -> None:
+    """A pooler answers for its servers, under another process number than theirs."""
+    if await connection.fetchval("select pg_backend_pid()") != connection.get_server_pid():
+        logger.warning(
+            "the database at %s seems to be behind a pooler: if that is in transaction mode, set pooler = true",
+            mask_url(url),
+        )
 
 
 class Pool:
@@ -268,6 +287,8 @@ class Database:
         opened: list[asyncpg.Connection] = []
         try:
             opened.extend([await pool.acquire() for _ in range(min(pool_min, pool_max))])
+            if opened and not pooler:
+                await _warn_of_pooler(opened[0], url)
         except (ValueError, OverflowError) as error:
             raise InvalidInput(f"{mask_url(url)} is not the URL of a PostgreSQL database: {error}") from None
         except Exception as error:

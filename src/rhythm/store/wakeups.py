@@ -87,7 +87,8 @@ class Wakeups:
         self._hint()
         while not self._lost.is_set():
             try:
-                await asyncio.wait_for(self._lost.wait(), LIVENESS_SECONDS)
+                async with asyncio.timeout(LIVENESS_SECONDS):
+                    await self._lost.wait()
             except TimeoutError:
                 await connection.execute("select 1")
 

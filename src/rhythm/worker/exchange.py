@@ -221,9 +221,10 @@ class Exchange:
 
     async def _sleep(self) -> None:
         ask_to_be_notified = not self._listening and not self._flights and any(self._wanted())
+        pause = min(self.poll_interval, self.heartbeat.turn_seconds)
         with contextlib.suppress(TimeoutError):
-            pause = min(self.poll_interval, self.heartbeat.turn_seconds)
-            await asyncio.wait_for(self._wake.wait(), min(SETTLE_SECONDS, pause) if ask_to_be_notified else pause)
+            async with asyncio.timeout(min(SETTLE_SECONDS, pause) if ask_to_be_notified else pause):
+                await self._wake.wait()
         if not self._wake.is_set():
             self._look = True  # polling is the promise
             self._settled = True

@@ -86,4 +86,5 @@ class Maintenance:
         while (left := self._due_at - time.monotonic()) > 0:
             self._news.clear()
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._news.wait(), left)
+                async with asyncio.timeout(left):
+                    await self._news.wait()
