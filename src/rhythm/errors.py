@@ -14,6 +14,7 @@ RhythmError
 │   └── TaskInputInvalid     inputs that do not match a task's parameters
 ├── StartRefused             a start was refused (``code`` says why)
 ├── SignalRefused            too many unread signals
+├── RetryRefused             an execution cannot be retried (``code`` says why)
 ├── ExecutionNotFound        no execution with this id
 ├── ExecutionFinished        the execution has finished already
 ├── ExecutionFailed          raised by ``result()``: carries the remote error
@@ -121,6 +122,19 @@ class StartRefused(RhythmError):
 
 class SignalRefused(RhythmError):
     """The execution has too many unread signals."""
+
+
+class RetryRefused(RhythmError):
+    """The execution cannot be retried.
+
+    ``code`` says why: ``not_finished``, ``completed``, ``consumed`` (its parent has its outcome), ``key_taken``
+    (another execution has its key), ``nothing_kept`` (a workflow that ended by an error of its own, or was cancelled),
+    or ``name_unknown``. The last two can still be started anew (``from_start``).
+    """
+
+    def __init__(self, message: str, *, code: str) -> None:
+        self.code = code
+        super().__init__(message)
 
 
 class ExecutionNotFound(RhythmError):

@@ -136,3 +136,22 @@ def test_migrate_prints_sql_that_makes_the_schema(tmp_path: Path, postgres_url: 
 
     assert "create schema" in sql
     assert "create or replace function rhythm." in sql or "create function rhythm." in sql
+
+
+def test_retry_says_what_it_did_and_refuses_what_has_not_failed(rhythm_db: Rhythm) -> None:
+    rhythm_db.write("flows/pay.flow", FLOW)
+    rhythm_db("publish", "flows", code=0)
+    started = rhythm_db("start", "pay", "--inputs", '{"amount": 1}', "--key", "k", code=0).out.strip()
+    early = rhythm_db("retry", started, code=1)
+    rhythm_db("cancel", started, code=0)
+    resumed = rhythm_db("retry", started, code=1)
+    fresh = rhythm_db("retry", started, "--from-start", code=0).out.strip()
+    again = rhythm_db("retry", started, "--from-start", "--json", code=1)
+
+    assert f"execution {started} cannot be retried: it has not finished" in early.err
+    assert "was cancelled leaves nothing to resume; start it anew (from_start)" in resumed.err
+    assert fresh != started
+    assert "pending" == rhythm_db("show", fresh, "--json", code=0).json["status"]
+    assert f"its key belongs to execution {fresh} by now" in again.err
+    assert "" == again.out
+    assert UNKNOWN in rhythm_db("retry", UNKNOWN, code=2).err

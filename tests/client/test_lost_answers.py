@@ -11,7 +11,7 @@ import pytest
 
 import rhythm
 from rhythm import faults
-from rhythm.model import new_id
+from rhythm.model import TaskRegistration, WorkerRegistration, new_id
 from tests.support.processes import Processes
 
 SOURCE = "workflow(ctx, inputs) { return await signal('go') }"
@@ -85,3 +85,22 @@ async def test_a_start_by_a_caller_that_died_may_be_repeated_with_its_id(
 
     assert again.id == execution_id
     assert [execution_id] == [execution.id for execution in known]
+
+
+@pytest.mark.parametrize("moment", faults.MOMENTS)
+@pytest.mark.parametrize("call", ["retry", "start_again"])
+async def test_a_retry_whose_connection_is_cut_is_repeated_and_happens_once(
+    rhythm_url: str, call: str, moment: str
+) -> None:
+    tasks = [TaskRegistration("work")]
+    with faults.active(f"{call}.{moment}:1:drop") as point:
+        async with rhythm.connect(rhythm_url) as client:
+            await client.store.register_worker(WorkerRegistration(new_id(), "h", 1, tasks=tasks))
+            execution = await client.start("work")
+            await execution.cancel()
+            retried = await execution.retry(from_start=call == "start_again")
+            statuses = sorted(found.status for found in await client.list())
+
+    assert point.acted
+    assert (retried.id == execution.id) is (call == "retry")
+    assert (["pending"] if call == "retry" else ["cancelled", "pending"]) == statuses

@@ -1,4 +1,4 @@
-"""Executions: start, wait, list, signal. What `show` prints is in `show.py`."""
+"""Executions: start, wait, list, signal, cancel, retry. What `show` prints is in `show.py`."""
 
 from __future__ import annotations
 
@@ -178,6 +178,40 @@ def cancel(execution_id: Id, database_url: options.DatabaseUrl = None) -> None:
 
     run(work())
     output.message("asked for it to be cancelled")
+
+
+def retry(
+    execution_id: Id,
+    from_start: Annotated[
+        bool, typer.Option("--from-start", help="Start a new execution with the same inputs, and print its id.")
+    ] = False,
+    database_url: options.DatabaseUrl = None,
+    as_json: options.Json = False,
+) -> None:
+    """Tries a failed or cancelled execution again.
+
+    A task gets a new attempt. A workflow resumes at its last await if it ended by a limit, an unsupported construct, or
+    because its workers were lost; one that failed by an error of its own can only be run from its start.
+    Exit code 1 when there is nothing to retry.
+
+    Example: rhythm retry 0192f0c1-7e3a-7c55-9a55-2f8c54e0a1b2 --from-start
+    """
+    from rhythm.cli.connection import connected, run
+    from rhythm.config import load
+
+    config = load({"database_url": database_url})
+
+    async def work() -> str:
+        async with connected(config) as client:
+            return str((await client.retry(execution_id, from_start=from_start)).id)
+
+    retried = run(work())
+    if as_json:
+        output.json_line({"id": retried})
+    elif from_start:
+        output.line(retried)
+    else:
+        output.message("it is claimable again")
 
 
 def execution_json(info: ExecutionInfo) -> dict[str, Any]:

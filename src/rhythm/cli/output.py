@@ -22,6 +22,7 @@ from rhythm.errors import (
     ExecutionFailed,
     ExecutionFinished,
     NotConfigured,
+    RetryRefused,
     RhythmError,
     SchemaMismatch,
     SignalRefused,
@@ -32,7 +33,15 @@ from rhythm.errors import (
 DONE, FAILED, USAGE, UNREACHABLE = 0, 1, 2, 3  #: exit codes
 CELL_LENGTH_MAX = 120  #: characters of one cell of a table, and of a variable's value
 _LINE_END = re.compile("\r\n|[\n\r\u2028\u2029]")  # as the language counts lines
-_FAILURES = (CompileError, ExecutionFailed, ExecutionCancelled, ExecutionFinished, SignalRefused, StartRefused)
+_FAILURES = (
+    CompileError,
+    ExecutionFailed,
+    ExecutionCancelled,
+    ExecutionFinished,
+    RetryRefused,
+    SignalRefused,
+    StartRefused,
+)
 _UNREACHABLE = (NotConfigured, DatabaseUnavailable, SchemaMismatch, WaitTimeout)
 
 

@@ -93,6 +93,10 @@ class BlockingExecution:
         """Asks for this execution to be cancelled."""
         self._client.cancel(self.id)
 
+    def retry(self, *, from_start: bool = False) -> BlockingExecution:
+        """Tries this execution again (see ``Client.retry``)."""
+        return self._client.retry(self.id, from_start=from_start)
+
     def refresh(self) -> ExecutionInfo:
         """Asks the database, and returns and keeps what is known now."""
         self._execution = self._client.get(self.id)._execution
@@ -221,6 +225,10 @@ class BlockingClient:
     def cancel(self, execution_id: uuid.UUID | str) -> None:
         """Asks for an execution to be cancelled; see ``Client.cancel``."""
         self._call(lambda client: client.cancel(execution_id))
+
+    def retry(self, execution_id: uuid.UUID | str, *, from_start: bool = False) -> BlockingExecution:
+        """Tries again what has failed; see ``Client.retry``."""
+        return BlockingExecution(self, self._call(lambda client: client.retry(execution_id, from_start=from_start)))
 
     def publish(self, *paths: str | Path) -> builtins.list[PublishedWorkflow]:
         """Checks and stores workflows; see ``Client.publish``."""

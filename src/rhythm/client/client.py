@@ -102,6 +102,10 @@ class Execution(Generic[R]):
         """Asks for this execution to be cancelled (see ``Client.cancel``)."""
         await self._client.cancel(self.id)
 
+    async def retry(self, *, from_start: bool = False) -> Execution[R]:
+        """Tries this execution again (see ``Client.retry``)."""
+        return await self._client.retry(self.id, from_start=from_start)
+
     async def refresh(self) -> ExecutionInfo:
         """Asks the database, and returns and keeps what is known now. Raises ExecutionNotFound."""
         self.info = (await self._client.get(self.id)).info
@@ -420,6 +424,23 @@ class Client:
         """
         target = parse_id(execution_id)
         await self._repeat(lambda: self.store.cancel(target))
+
+    async def retry(self, execution_id: uuid.UUID | str, *, from_start: bool = False) -> Execution[Any]:
+        """Tries again what has failed, or was cancelled; returns the execution to wait for.
+
+        A task gets a new attempt, with its retries renewed. A workflow that ended by a limit, an unsupported construct,
+        or because its workers were lost resumes at its last await, with all that has happened since. One that failed by
+        an error of its own has nothing to resume. ``from_start``: starts a new execution instead, with the same name,
+        inputs and options (and idempotency key, which passes to it); a workflow runs its current definition.
+        Raises ExecutionNotFound, and RetryRefused for what has not failed, or whose parent has taken its outcome in.
+        """
+        target = parse_id(execution_id)
+        fresh = new_id()
+        if from_start:
+            await self._repeat(lambda: self.store.start_again(target, fresh))
+            return Execution(self, fresh, exists=True)
+        await self._repeat(lambda: self.store.retry(target, fresh))
+        return Execution(self, target, exists=True)
 
     async def publish(self, *paths: str | Path) -> builtins.list[PublishedWorkflow]:
         """Checks and stores the workflows in these files and folders; new executions run them from now on.

@@ -30,6 +30,7 @@ from rhythm.errors import (
     ExecutionNotFound,
     IncarnationDead,
     InvalidInput,
+    RetryRefused,
     RhythmError,
     SchemaMismatch,
     SignalRefused,
@@ -132,6 +133,8 @@ def translate_state(state: str, message: str, detail: str | None, where: str) ->
         return ExecutionFinished(message)
     if state == "RH005":
         return SignalRefused(message)
+    if state == "RH008":
+        return RetryRefused(message, code=detail or "refused")
     if state == "RH007":
         return DatabaseUnavailable(message)
     if state == "RH006" or state[:2] == "22" or state == "23514":

@@ -35,6 +35,7 @@ FUNCTION_FILES = (
     "exchange",
     "steps",
     "cancel",
+    "retry",
     "definitions",
     "workers",
     "maintenance",

@@ -324,6 +324,20 @@ class Store:
         """Asks for an execution to be cancelled. Raises ExecutionNotFound, ExecutionFinished."""
         await self._database.execute("select rhythm.cancel($1)", execution_id)
 
+    async def retry(self, execution_id: uuid.UUID, retry_id: uuid.UUID) -> None:
+        """Gives a failed task another attempt, or resumes a failed workflow; the same retry id again does nothing.
+
+        Raises ExecutionNotFound, RetryRefused.
+        """
+        await self._database.execute("select rhythm.retry($1, $2)", execution_id, retry_id)
+
+    async def start_again(self, execution_id: uuid.UUID, new_id: uuid.UUID) -> None:
+        """Starts what a failed execution was to do as a new one, with this id; the same id again does nothing.
+
+        Raises ExecutionNotFound, RetryRefused.
+        """
+        await self._database.execute("select rhythm.start_again($1, $2)", execution_id, new_id)
+
     # Questions
 
     async def outcomes(self, ids: Sequence[uuid.UUID]) -> dict[uuid.UUID, OutcomeInfo | None]:

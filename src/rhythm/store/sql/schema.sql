@@ -21,7 +21,7 @@
 --   wake mode  1 on_rejection   2 on_fulfilment   3 last        (no group: any)
 --
 -- Locks are taken in this order, and of each kind in the order given in brackets, so that no two functions wait for
--- each other: an incarnation's exchanges (advisory, to the end of the transaction); worker row; keys (name, key); claims (id); waits (id); names (id); timers, later, ready; idle.
+-- each other: an incarnation's exchanges (advisory, to the end of the transaction); worker row; keys (name, key); claims (id); waits (id); outcomes (a parent's first); names (id); timers, later, ready; idle.
 -- Rows of timers, later and ready that somebody else has locked are skipped, or waited for as the very last thing.
 
 create schema rhythm;
@@ -99,6 +99,8 @@ create table rhythm.executions (
   key text,
   retry jsonb,                                    -- null: the default policy
   tags jsonb,
+  forgiven integer,                               -- reported failures before its last retry by hand: they count no more
+  retry_id uuid,                                  -- of that retry, so that a repeated one does nothing
   inputs bytea not null
 );
 alter table rhythm.executions alter column inputs set storage external;
@@ -179,6 +181,7 @@ create table rhythm.snapshots (
   version integer not null,
   line integer,
   taken_at timestamptz not null,
+  kept_timers jsonb,                              -- after an uncatchable end, for a retry: operation to due_at
   function text,
   awaiting bytea not null,                        -- JSON list, codec byte in front
   snapshot bytea not null
@@ -219,6 +222,7 @@ create table rhythm.cancels (
   requested_at timestamptz not null
 );
 
+-- First outcome wins: nothing overwrites one. Only a retry by hand takes a failed one away (functions/retry.sql).
 create table rhythm.outcomes (
   id uuid primary key,
   started_at timestamptz,                         -- of the last attempt
@@ -227,6 +231,7 @@ create table rhythm.outcomes (
   lost smallint not null,
   status smallint not null,
   unread_signals integer,                         -- workflows: signals that nobody read
+  resume_version integer,                         -- workflows that ended uncatchably: where a retry resumes
   payload bytea not null
 );
 alter table rhythm.outcomes alter column payload set storage external;

@@ -87,10 +87,23 @@ begin
   return v_queues;
 end $$;
 
--- Removes everything that only unfinished workflows have. Internal; the caller has locked their rows. Raises nothing.
+-- Notes the timers of workflows that end uncatchably beside their snapshots. Internal. Raises nothing.
+create or replace function rhythm.keep_timers(p_ids uuid[]) returns void
+language plpgsql as $$
+begin
+  update rhythm.snapshots s
+    set kept_timers = (select jsonb_object_agg(t.operation, t.due_at) from rhythm.timers t where t.id = s.id)
+    where s.id = any(p_ids);
+end $$;
+
+-- Removes everything that only unfinished workflows have; of those in p_keep, their snapshots, what they have not read and
+-- a note of their timers stay for a retry. Internal; the caller has locked their rows. Raises nothing.
 create or replace function rhythm.forget_workflows(p_ids uuid[], p_keep uuid[] default '{}') returns void
 language plpgsql as $$
 begin
+  if p_keep <> '{}' then
+    perform rhythm.keep_timers(p_keep);
+  end if;
   delete from rhythm.timers t where t.id = any(p_ids);
   delete from rhythm.deliveries d where d.id = any(p_ids) and d.id <> all(p_keep);
   delete from rhythm.snapshots s where s.id = any(p_ids) and s.id <> all(p_keep);

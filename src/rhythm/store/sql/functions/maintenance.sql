@@ -204,11 +204,9 @@ begin
     where t.ids is not null;
   if true = any(v_workflow) then
     v_more := rhythm.end_workflows(p_now, p_ids, array_fill(2::smallint, array[cardinality(p_ids)]), v_payloads,
-      array(select w.seen_through from unnest(p_ids) with ordinality u(id, position)
-            left join rhythm.waits w on w.id = u.id order by u.position),
-      array(select w.unread_signals from unnest(p_ids) with ordinality u(id, position)
-            left join rhythm.waits w on w.id = u.id order by u.position),
-      p_started, p_attempts, p_lost, v_parents, v_operations, v_workflow);
+      null, null, p_started, p_attempts, p_lost, v_parents, v_operations, v_workflow, v_workflow,
+      array(select w.version from unnest(p_ids) with ordinality u(id, position)
+            left join rhythm.waits w on w.id = u.id order by u.position));
     perform rhythm.forget_workflows(p_ids, p_ids);
   end if;
   perform rhythm.notify_idle(v_queues || v_more);
@@ -333,7 +331,7 @@ begin
           where o.finished_at < p_before
             and not exists (select from rhythm.waits w where w.id = e.parent_id)
             and not exists (select from rhythm.snapshots s where s.id = e.parent_id)
-          limit p_limit) f;
+          limit p_limit for update of o skip locked) f;
   delete from rhythm.keys k using rhythm.executions e
     where e.id = any(v_ids) and k.name_id = e.name_id and k.key = e.key and k.execution_id = e.id
       and k.created_at < rhythm.now() - interval '30 days';

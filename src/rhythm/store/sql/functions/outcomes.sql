@@ -48,8 +48,8 @@ end $$;
 
 -- Settles ended attempts of tasks whose claims the caller has deleted, and whose parents it has locked.
 -- Parallel arrays. p_actions: 1 completed, 2 failed (may be retried), 3 cancelled, 4 failed for good.
--- A failure is followed by another attempt while the reported failures (attempts minus lost) do not exceed its retries
--- and nobody has asked to cancel it. Outcomes of children are delivered to their parents, except to p_continued.
+-- A failure is followed by another attempt while the reported failures (attempts minus lost, since the last retry by hand)
+-- do not exceed its retries and nobody has asked to cancel it. Outcomes of children are delivered to their parents, except to p_continued.
 -- Returns the queues in which something became claimable. Internal. Raises nothing.
 create or replace function rhythm.settle(
   p_now timestamptz, p_ids uuid[], p_actions smallint[], p_payloads bytea[], p_attempts integer[], p_lost integer[],
@@ -71,11 +71,12 @@ begin
   if 2 = any(p_actions) then
     with wanted as materialized (
       select u.id, u.attempts, u.lost, e.queue_id, e.name_id, e.seq, e.priority, octet_length(e.inputs) as size, u.payload,
-             rhythm.time_after(p_now, greatest(coalesce(u.after, rhythm.backoff(e.retry, u.attempts - u.lost)), 0)) as at
+             rhythm.time_after(p_now, greatest(coalesce(u.after,
+               rhythm.backoff(e.retry, u.attempts - u.lost - coalesce(e.forgiven, 0))), 0)) as at
         from unnest(p_ids, p_actions, p_payloads, p_attempts, p_lost, p_retry_after)
           u(id, action, payload, attempts, lost, after)
         cross join lateral (select * from rhythm.executions e where e.id = u.id offset 0) e
-        where u.action = 2 and u.attempts - u.lost <= e.retries
+        where u.action = 2 and u.attempts - u.lost - coalesce(e.forgiven, 0) <= e.retries
           and not exists (select from rhythm.cancels c where c.id = u.id)),
     delayed as (
       insert into rhythm.later (id, available_at, queue_id, name_id, seq, attempts, size, priority_rank, lost, reason)

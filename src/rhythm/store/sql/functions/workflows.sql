@@ -61,7 +61,7 @@ begin
     from unnest(p_ids, p_statuses, p_keep, o_taken) u(id, status, keep, taken) where u.taken and u.status is not null;
   if v_ended is not null then
     o_queues := o_queues || rhythm.end_workflows(p_now, p_ids, p_statuses, p_payloads, p_seen, p_unread_signals, p_started,
-      p_attempts, p_lost, v_parents, v_operations, o_taken);
+      p_attempts, p_lost, v_parents, v_operations, o_taken, p_keep, p_versions);
     perform rhythm.forget_workflows(v_ended, v_kept);
   end if;
 
@@ -95,12 +95,13 @@ begin
   end if;
 end $$;
 
--- Records the outcomes of ended workflows (those with a status that were taken) and delivers them to their parents.
+-- Records the outcomes of ended workflows (those with a status that were taken) and delivers them to their parents. Of
+-- those with p_keep nothing that the last activation did counts, so its signals are unread again.
 -- Returns the queues in which something became claimable. Internal. Raises nothing.
 create or replace function rhythm.end_workflows(
   p_now timestamptz, p_ids uuid[], p_statuses smallint[], p_payloads bytea[], p_seen bigint[], p_unread_signals integer[],
   p_started timestamptz[], p_attempts integer[], p_lost integer[], p_parents uuid[], p_operations integer[],
-  p_taken boolean[]) returns integer[]
+  p_taken boolean[], p_keep boolean[], p_versions integer[]) returns integer[]
 language plpgsql as $$
 declare
   v_ids uuid[];
@@ -109,14 +110,17 @@ declare
   v_children uuid[];
   v_sizes integer[];
 begin
-  insert into rhythm.outcomes (id, started_at, finished_at, attempts, lost, status, unread_signals, payload)
+  insert into rhythm.outcomes (id, started_at, finished_at, attempts, lost, status, unread_signals, resume_version, payload)
     select u.id,
            coalesce((select w.started_at from rhythm.waits w where w.id = u.id offset 0), u.started_at), p_now, u.attempts,
            u.lost, u.status,
-           u.unread_signals + (select count(*) from rhythm.deliveries d
-                               where d.id = u.id and d.number > u.seen and d.kind = 4), u.payload
-      from unnest(p_ids, p_statuses, p_payloads, p_seen, p_unread_signals, p_started, p_attempts, p_lost, p_taken)
-        u(id, status, payload, seen, unread_signals, started_at, attempts, lost, taken)
+           case when u.keep then (select w.unread_signals from rhythm.waits w where w.id = u.id offset 0)
+                else u.unread_signals + (select count(*) from rhythm.deliveries d
+                                         where d.id = u.id and d.number > u.seen and d.kind = 4) end,
+           case when u.keep then u.version end, u.payload
+      from unnest(p_ids, p_statuses, p_payloads, p_seen, p_unread_signals, p_started, p_attempts, p_lost, p_taken, p_keep,
+                  p_versions)
+        u(id, status, payload, seen, unread_signals, started_at, attempts, lost, taken, keep, version)
       where u.taken and u.status is not null
     on conflict (id) do nothing;
   select array_agg(u.parent order by u.position), array_agg(case when u.status = 1 then 1 else 2 end::smallint order by u.position),
