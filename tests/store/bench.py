@@ -239,7 +239,7 @@ def group(mode: str, *operations: int) -> WakeGroup:
 
 
 async def waiting_for_locks(bench: Bench, count: int) -> None:
-    """Returns when so many sessions of this database wait for a lock."""
+    """Returns when so many sessions of this database wait for a lock. Raises TimeoutError after half a minute."""
     query = "select count(*) from pg_stat_activity where datname = current_database() and wait_event_type = 'Lock'"
     async with asyncio.timeout(30):
         while await bench.raw.fetchval(query) < count:  # noqa: ASYNC110 - the database has no event to wait for

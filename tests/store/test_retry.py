@@ -201,7 +201,8 @@ async def test_retention_and_retry_at_once(bench: Bench, worker: Worker) -> None
     async with other.transaction():
         again = await bench.start(retries=0)
         await worker.fail(*[c for c in await worker.claim() if c.id == again])
-        await bench.pass_time(10)
+        await bench.pass_time(70)  # retention looks once a minute
+        await worker.heartbeat()
         await other.execute("select rhythm.maintain(1)")
         retrying = asyncio.create_task(bench.store.retry(again, new_id()))
         await waiting_for_locks(bench, 1)
