@@ -96,8 +96,10 @@ async def test_a_cancelled_task_runs_after_all(bench: Bench, worker: Worker, cla
     if claimed:
         await worker.exchange(task_outcomes=[TaskOutcome(claim.token, id_, "cancelled", ERROR)])
     await bench.store.retry(id_, new_id())
+    failure = await bench.raw.fetchval("select convert_from(payload, 'utf8') from rhythm.failures where id = $1", id_)
     again = await worker.claim_one()
 
+    assert "cancelled" in failure or "failed" in failure
     assert (id_, 2 if claimed else 1) == (again.id, again.attempt)
     assert frozenset() == await worker.heartbeat()
     await worker.fail(again)

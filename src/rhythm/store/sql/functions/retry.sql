@@ -56,7 +56,7 @@ end $$;
 
 -- Puts back what a workflow needs that ended uncatchably: its row in waits, its timers, and what it has not read, followed
 -- by the outcomes that its children have had since. Internal. Raises nothing.
-create or replace function rhythm.restore_workflow(p_id uuid, p_version integer, p_unread_signals integer) returns void
+create or replace function rhythm.restore_workflow(p_id uuid, p_outcome rhythm.outcomes) returns void
 language plpgsql as $$
 declare
   v_seen bigint;
@@ -84,9 +84,10 @@ begin
       returning 1)
   select count(*) into v_count from put;
   insert into rhythm.waits (id, version, next_number, seen_through, outstanding, unread_signals, queue_id, size, seq,
-      definition_id, priority_rank, suspended)
-    select p_id, p_version, v_seen + v_count + 1, v_seen, 0, p_unread_signals, e.queue_id,
-           coalesce(octet_length(s.snapshot), octet_length(e.inputs)), e.seq, e.definition_id, -e.priority, false
+      definition_id, priority_rank, suspended, started_at)
+    select p_id, p_outcome.resume_version, v_seen + v_count + 1, v_seen, 0, p_outcome.unread_signals, e.queue_id,
+           coalesce(octet_length(s.snapshot), octet_length(e.inputs)), e.seq, e.definition_id, -e.priority, false,
+           case when p_outcome.resume_version > 0 then p_outcome.started_at end
       from rhythm.executions e left join rhythm.snapshots s on s.id = e.id where e.id = p_id;
   insert into rhythm.timers (id, operation, due_at)
     select p_id, t.key::integer, t.value::timestamptz
@@ -162,10 +163,13 @@ begin
   update rhythm.executions e set forgiven = v_outcome.attempts - v_lost, retry_id = coalesce(p_retry_id, rhythm.new_id())
     where e.id = p_id;
   delete from rhythm.outcomes o where o.id = p_id;
+  insert into rhythm.failures (id, attempt, failed_at, payload)
+    values (p_id, v_outcome.attempts, v_outcome.finished_at, v_outcome.payload)
+    on conflict (id) do update set attempt = excluded.attempt, failed_at = excluded.failed_at, payload = excluded.payload;
   if v_execution.definition_id is null then
     delete from rhythm.cancels c where c.id = p_id;
   else
-    perform rhythm.restore_workflow(p_id, v_outcome.resume_version, v_outcome.unread_signals);
+    perform rhythm.restore_workflow(p_id, v_outcome);
   end if;
   perform rhythm.notify_idle(rhythm.make_ready(array[p_id], array[v_outcome.attempts], array[v_lost::integer]));
 end $$;
