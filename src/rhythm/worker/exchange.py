@@ -297,11 +297,14 @@ class Exchange:
         workflows = max(min(WORKFLOWS_MAX - self.workflows_out, self.batch), 0)
         self._crowded = workflows == 0
         for lane in self.work.lanes():
+            if not lane.name_ids:
+                continue
             count = min(self.batch, left, lane.room())
-            if count > 0 and lane.name_ids:
+            if count > 0:
                 tasks.append((lane, count))
                 left -= count
-            self._crowded |= count <= 0
+            else:
+                self._crowded = True
         return tasks, workflows
 
     def _hands_free(self) -> bool:

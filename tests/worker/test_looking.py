@@ -1,0 +1,105 @@
+"""A worker looks for work when there may be some, and otherwise sleeps until it is notified."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import pytest
+
+import rhythm
+from rhythm.model import ExchangeRequest, ExchangeResult
+from rhythm.store import Store
+from rhythm.tasks import REGISTRY
+from rhythm.worker import exchange
+
+STEPS = 40
+SOURCE = f"""
+workflow(ctx, inputs) {{
+  let total = 0
+  for (let i = 0; i < {STEPS}; i++) total += await task("looking_step", {{ i }})
+  return total
+}}
+"""
+
+
+@pytest.fixture(autouse=True)
+def _own_tasks() -> Iterator[None]:
+    before = REGISTRY.as_dict().keys()
+    yield
+    for name in REGISTRY.as_dict().keys() - before:
+        REGISTRY.remove(name)
+
+
+@pytest.fixture
+def requests(monkeypatch: pytest.MonkeyPatch) -> list[ExchangeRequest]:
+    """Every exchange, as it was asked for."""
+    seen: list[ExchangeRequest] = []
+    original = Store.exchange
+
+    async def noted(self: Store, request: ExchangeRequest) -> ExchangeResult:
+        seen.append(request)
+        return await original(self, request)
+
+    monkeypatch.setattr(Store, "exchange", noted)
+    return seen
+
+
+@asynccontextmanager
+async def running(url: str, *tasks: rhythm.Task) -> AsyncIterator[rhythm.Worker]:
+    worker = rhythm.Worker(database_url=url, tasks=tasks, poll_interval="1h")
+    run = asyncio.create_task(worker.run())
+    await worker.signals.registered.wait()
+    try:
+        yield worker
+    finally:
+        await worker.stop()
+        await run
+
+
+async def test_a_sequential_step_is_one_exchange(
+    rhythm_url: str, tmp_path: Path, requests: list[ExchangeRequest], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(exchange, "SETTLE_SECONDS", 3600.0)  # what slowness alone would bring does not count
+    path = tmp_path / "steps.flow"
+    path.write_text(SOURCE)
+
+    @rhythm.task(name="looking_step")
+    async def step(i: int) -> int:
+        return i
+
+    async with rhythm.connect(rhythm_url) as client, running(rhythm_url, step):
+        await client.publish(path)
+        execution = await client.start("steps")
+        total = await execution.result(timeout=60)
+
+    assert total == sum(range(STEPS))
+    assert len(requests) <= STEPS + 15, "besides the steps: the beginning, the end, and looks on the way to sleep"
+
+
+async def test_a_worker_that_holds_something_long_is_notified_of_more(rhythm_url: str) -> None:
+    """Its poll interval is an hour here: without a notification the second task would wait for that."""
+    begun, release = asyncio.Event(), asyncio.Event()
+
+    @rhythm.task(name="looking_long")
+    async def long() -> str:
+        begun.set()
+        await release.wait()
+        return "long"
+
+    @rhythm.task(name="looking_short")
+    async def short() -> str:
+        return "short"
+
+    async with rhythm.connect(rhythm_url) as client, running(rhythm_url, long, short) as worker:
+        first = await client.start("looking_long")
+        await begun.wait()
+        worker.signals.idle.clear()
+        await worker.signals.idle.wait()  # it has asked to be notified, with the first task still in hand
+        second = await client.start("looking_short")
+
+        assert await second.result(timeout=30) == "short"
+        release.set()
+        assert await first.result(timeout=30) == "long"
