@@ -100,6 +100,14 @@ CLAIM_COUNT_MAX = 500  #: executions in one claim
 START_COUNT_MAX = 1000  #: executions in one ``start`` call
 
 
+class NewSignal(msgspec.Struct, frozen=True, gc=False):
+    """A signal that comes with a start."""
+
+    name: str
+    payload: bytes  #: JSON
+    send_id: uuid.UUID
+
+
 class NewExecution(msgspec.Struct, frozen=True, gc=False):
     """One execution to start. What is None comes from the registration of its name, else from the defaults."""
 
@@ -118,6 +126,7 @@ class NewExecution(msgspec.Struct, frozen=True, gc=False):
     timeout_seconds: float | None = None  #: Of one attempt. Default: what the registration says, else none.
     tags: Mapping[str, Any] | None = None
     definition_hash: str | None = None  #: Workflows: pin this definition. Default: the current one.
+    signal: NewSignal | None = None  #: For whoever stands for this start; a key's policy is then "return".
 
 
 @dataclass(frozen=True, slots=True)

@@ -238,6 +238,17 @@ def group(mode: str, *operations: int) -> WakeGroup:
     return WakeGroup(mode, operations)
 
 
+@asynccontextmanager
+async def another_session(bench: Bench) -> AsyncIterator[asyncpg.Connection]:
+    """A connection with an open transaction, so that a test holds locks and still looks around on ``bench.raw``."""
+    connection = await asyncpg.connect(bench.store.url)
+    await connection.execute("begin")
+    try:
+        yield connection
+    finally:
+        await connection.close()
+
+
 async def waiting_for_locks(bench: Bench, count: int) -> None:
     """Returns when so many sessions of this database wait for a lock. Raises TimeoutError after half a minute."""
     query = "select count(*) from pg_stat_activity where datname = current_database() and wait_event_type = 'Lock'"

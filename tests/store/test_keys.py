@@ -6,7 +6,8 @@ import asyncio
 
 import pytest
 
-from tests.store.bench import Bench, new_execution
+from rhythm.model import new_id
+from tests.store.bench import Bench, another_session, new_execution, waiting_for_locks
 
 
 async def test_the_same_key_gives_the_same_execution(bench: Bench) -> None:
@@ -124,3 +125,94 @@ async def test_bulk_starts_with_the_same_keys_in_other_orders_do_not_block_each_
     await asyncio.gather(*(bench.store.start([new_execution(key=key) for key in call]) for call in calls))
 
     assert 50 == await bench.count("executions")
+
+
+@pytest.mark.parametrize("inputs", [b"{}", b"[1]"])
+async def test_a_repeated_replace_does_not_undo_what_has_replaced_it(bench: Bench, inputs: bytes) -> None:
+    await bench.start(key="k")
+    second = new_execution(key="k", key_policy="replace")
+    await bench.store.start([second])
+    third = await bench.start_result(key="k", key_policy="replace", inputs=inputs)
+    (again,) = await bench.store.start([second])
+    holder = await bench.start_result(key="k", inputs=inputs)
+
+    assert (second.id, "existing", "cancelled") == (again.id, again.status, await bench.status(second.id))
+    assert (third.id, "existing", "pending") == (holder.id, holder.status, await bench.status(third.id))
+
+
+async def test_a_repeated_start_after_failure_leaves_the_key_with_its_successor(bench: Bench) -> None:
+    worker = await bench.worker("work")
+    first = new_execution(key="k", key_policy="after_failure")
+    await bench.store.start([first])
+    await worker.fail(await worker.claim_one())
+    second = await bench.start(key="k", key_policy="after_failure")
+    await worker.fail(await worker.claim_one())
+    (again,) = await bench.store.start([first])
+    holder = await bench.start_result(key="k")
+
+    assert (first.id, "existing") == (again.id, again.status)
+    assert (second, "existing") == (holder.id, holder.status)
+
+
+@pytest.mark.parametrize("policy", ["return", "reject", "replace", "after_failure"])
+async def test_a_key_that_is_let_go_at_that_moment_is_taken(bench: Bench, policy: str) -> None:
+    first = await bench.start(key="k")
+    async with another_session(bench) as session:
+        await session.execute("delete from rhythm.keys")
+        starting = asyncio.create_task(bench.start_result(key="k", inputs=b"[2]", key_policy=policy))
+        await waiting_for_locks(bench, 1)
+        await session.execute("commit")
+        result = await starting
+
+    assert "started" == result.status
+    assert first != result.id
+
+
+@pytest.mark.parametrize("policy", ["return", "reject", "replace", "after_failure"])
+async def test_a_hundred_starts_at_once_after_a_failure(bench: Bench, policy: str) -> None:
+    worker = await bench.worker("work")
+    first = await bench.start(key="k")
+    await worker.fail(await worker.claim_one())
+    results = await asyncio.gather(*(bench.start_result(key="k", key_policy=policy) for _ in range(100)))
+    started = [r for r in results if r.status == "started"]
+
+    if policy == "after_failure":
+        assert [r.id for r in started] * 100 == [r.id for r in results]
+        assert 1 == len(started)
+    else:
+        assert [] == started
+        assert {first} == {r.id for r in results}
+
+
+@pytest.mark.parametrize("policy", ["return", "reject", "replace", "after_failure"])
+async def test_a_hundred_starts_at_once_with_two_kinds_of_inputs(bench: Bench, policy: str) -> None:
+    results = await asyncio.gather(
+        *(bench.start_result(key="k", inputs=b"[%d]" % (i % 2), key_policy=policy) for i in range(100))
+    )
+    (alive,) = await bench.store.list(status="pending")
+    codes = [r.code for r in results]
+
+    if policy == "replace":
+        assert [None] * 100 == codes
+    else:
+        assert 1 == sum(r.status == "started" for r in results)
+        assert 50 == codes.count("key_conflict")
+        assert {alive.id} == {r.id for r in results}
+
+
+async def test_replacing_many_waits_for_nobody_who_waits_for_it(bench: Bench) -> None:
+    """Keys in one order, executions in the other: the rows in waits are locked by id, as everywhere."""
+    await bench.publish("order")
+    first, second = sorted([new_id(), new_id()])
+    await bench.store.start([new_execution("order", key="b", id=first), new_execution("order", key="a", id=second)])
+    async with another_session(bench) as session:
+        await session.execute("select rhythm.lock_workflows(array[$1::uuid])", first)
+        replacing = asyncio.create_task(
+            bench.store.start([new_execution("order", key=key, key_policy="replace") for key in "ab"])
+        )
+        await waiting_for_locks(bench, 1)
+        await session.execute("select rhythm.lock_workflows(array[$1::uuid])", second)
+        await session.execute("commit")
+        results = await replacing
+
+    assert ["replaced", "replaced"] == [r.status for r in results]

@@ -10,7 +10,7 @@ import pytest
 
 from rhythm.model import Claim, ExchangeRequest
 from rhythm.store.marshal import MEMBERS_BITS, SINGLE
-from tests.store.bench import OK, Bench, Worker, child, suspend, waiting_for_locks
+from tests.store.bench import OK, Bench, Worker, another_session, child, suspend, waiting_for_locks
 
 
 async def claim_singly(worker: Worker, *names: str) -> list[Claim]:
@@ -129,14 +129,13 @@ async def test_the_parent_gets_the_outcome_with_the_commit(bank: Bench) -> None:
     parent = await worker.claim_one()
     await worker.commit(suspend(parent, children=[child(1)]))
     (claim,) = await claim_singly(worker, "work")
-    transaction = bank.raw.transaction()
-    await transaction.start()
-    await complete(bank.raw, worker, claim)
-    unseen = await bank.raw_call("select count(*) from rhythm.deliveries")
-    signalling = asyncio.create_task(bank.signal(parent.id))
-    await waiting_for_locks(bank, 1)
-    await transaction.commit()
-    await signalling
+    async with another_session(bank) as session:
+        await complete(session, worker, claim)
+        unseen = await bank.count("deliveries")
+        signalling = asyncio.create_task(bank.signal(parent.id))
+        await waiting_for_locks(bank, 1)
+        await session.execute("commit")
+        await signalling
     (woken,) = await worker.claim()
 
     assert 0 == unseen
@@ -148,13 +147,12 @@ async def test_a_hand_back_waits_for_a_commit_in_doubt(bank: Bench, committed: b
     worker = await bank.worker("work")
     await bank.start()
     (claim,) = await claim_singly(worker, "work")
-    transaction = bank.raw.transaction()
-    await transaction.start()
-    await complete(bank.raw, worker, claim)
-    handing = asyncio.create_task(worker.exchange(hand_backs=[(claim.token, claim.id)]))
-    await waiting_for_locks(bank, 1)
-    await (transaction.commit() if committed else transaction.rollback())
-    result = await handing
+    async with another_session(bank) as session:
+        await complete(session, worker, claim)
+        handing = asyncio.create_task(worker.exchange(hand_backs=[(claim.token, claim.id)]))
+        await waiting_for_locks(bank, 1)
+        await session.execute("commit" if committed else "rollback")
+        result = await handing
     info = await bank.get(claim.id)
 
     if committed:
@@ -168,14 +166,11 @@ async def test_taking_over_passes_by_what_is_being_committed(bank: Bench) -> Non
     other = await bank.worker("work")
     await bank.start()
     (claim,) = await claim_singly(worker, "work")
-    transaction = bank.raw.transaction()
-    await transaction.start()
-    await complete(bank.raw, worker, claim)
-    connection = await asyncpg.connect(bank.store.url)
-    await connection.execute("update rhythm.clock set frozen_at = frozen_at + interval '1 min'")
-    await connection.close()
-    taken = (await bank.store.maintain(other.incarnation)).reclaimed
-    await transaction.commit()
+    async with another_session(bank) as session:
+        await complete(session, worker, claim)
+        await bank.pass_time(60)
+        taken = (await bank.store.maintain(other.incarnation)).reclaimed
+        await session.execute("commit")
     await bank.pass_time(120)
     again = (await bank.store.maintain(other.incarnation)).reclaimed
 

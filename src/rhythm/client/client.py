@@ -242,8 +242,10 @@ class Client:
         what is not given comes from the registration. With ``key`` the start happens once per
         name and key: a second one with equal inputs answers with the first execution, one with other inputs is
         refused. With ``connection`` (asyncpg, psycopg 3 or SQLAlchemy) the row is written in the caller's own
-        transaction: it exists once that is committed, and never if it is rolled back.
-        Raises InvalidInput, PayloadTooLarge, StartRefused, DatabaseUnavailable.
+        transaction: it exists once that is committed, and never if it is rolled back. With ``signal`` (and
+        ``signal_payload``) that signal is sent in the same transaction: to the execution that runs under the key, or,
+        when there is none or it has finished, to the one started now.
+        Raises InvalidInput, PayloadTooLarge, StartRefused, SignalRefused, DatabaseUnavailable.
         """
         record = new_execution(Start(name, inputs, **options), bytes_max=self.config.payload_bytes_max)
         if connection is not None:

@@ -20,6 +20,7 @@ from rhythm.model import (
     PRIORITY_MIN,
     START_COUNT_MAX,
     NewExecution,
+    NewSignal,
     StartResult,
     new_id,
 )
@@ -46,6 +47,9 @@ class StartOptions(TypedDict, total=False):
     timeout: Duration | None  #: Longest one attempt may take. Default none.
     tags: Mapping[str, Any] | None  #: Small JSON object to find executions by.
     id: uuid.UUID | None  #: The execution's id, if the caller mints it (then a repeated start is harmless).
+    signal: str | None  #: Send this signal as well: to the execution that runs under the key, or to the new one.
+    signal_payload: Any  #: Its payload. Default null.
+    send_id: uuid.UUID | None  #: Its send id, if the caller mints it.
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,6 +69,9 @@ class Start:
     timeout: Duration | None = None
     tags: Mapping[str, Any] | None = None
     id: uuid.UUID | None = None
+    signal: str | None = None
+    signal_payload: Any = None
+    send_id: uuid.UUID | None = None
 
 
 def check_name(name: object, what: str) -> str:
@@ -108,6 +115,7 @@ def new_execution(start: Start, *, bytes_max: int = PAYLOAD_BYTES_MAX) -> NewExe
         retry=None if start.retry is None else _given(start.retry),
         timeout_seconds=None if start.timeout is None else _timeout(start.timeout),
         tags=None if start.tags is None else _tags(start.tags),
+        signal=_signal(start, bytes_max),
     )
 
 
@@ -144,6 +152,9 @@ def _plain(start: Start) -> bool:
         and start.retries is None
         and start.retry is None
         and start.timeout is None
+        and start.signal is None
+        and start.send_id is None
+        and start.signal_payload is None
     )
 
 
@@ -197,6 +208,20 @@ def _timeout(value: Duration) -> float:
     if not seconds > 0 or not math.isfinite(seconds):
         raise InvalidInput(f"timeout {value!r} must be longer than nothing")
     return seconds
+
+
+def _signal(start: Start, bytes_max: int) -> NewSignal | None:
+    if start.signal is None:
+        if start.signal_payload is not None or start.send_id is not None:
+            raise InvalidInput("signal_payload and send_id belong to a signal: give its name as signal")
+        return None
+    if start.key_policy != "return":
+        raise InvalidInput(
+            f"key_policy {start.key_policy!r} does not go with signal: that is for whoever runs under the key"
+        )
+    check_name(start.signal, "name of a signal")
+    data = payloads.encode(start.signal_payload, f"payload of signal {start.signal!r}", bytes_max=bytes_max)
+    return NewSignal(start.signal, data, start.send_id or new_id())
 
 
 def _tags(value: object) -> dict[str, Any]:

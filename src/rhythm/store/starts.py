@@ -7,13 +7,14 @@ from collections.abc import Sequence
 from typing import Any, Final
 
 from rhythm.errors import InvalidInput
-from rhythm.model import START_COUNT_MAX, NewExecution, StartResult
-from rhythm.store.codec import JSON_CODEC, text
+from rhythm.model import START_COUNT_MAX, NewExecution, NewSignal, StartResult
+from rhythm.store.codec import JSON_CODEC, pack, text
 from rhythm.store.marshal import distinct, json_text, kind_code, milliseconds, or_none
 
 START_TYPES: Final = (
     "uuid[]", "bytea[]", "integer[]", "smallint[]", "text[]", "integer[]", "text[]", "integer[]", "timestamptz[]",
     "double precision[]", "text[]", "smallint[]", "integer[]", "text[]", "bigint[]", "text[]", "text[]",
+    "text[]", "bytea[]", "uuid[]",
 )  # fmt: skip
 _POLICY_CODES: Final = {"return": 1, "reject": 2, "replace": 3, "after_failure": 4}
 _STATUSES: Final = ("", "started", "existing", "replaced", "key_conflict", "key_taken")
@@ -44,6 +45,17 @@ def start_arguments(starts: Sequence[NewExecution]) -> list[Any]:
         or_none([milliseconds(s.timeout_seconds) for s in starts]),
         or_none([json_text(s.tags) for s in starts]),
         or_none([s.definition_hash for s in starts]),
+        *_signals([s.signal for s in starts]),
+    ]
+
+
+def _signals(signals: Sequence[NewSignal | None]) -> list[Any]:
+    if not any(signals):
+        return [None, None, None]
+    return [
+        [None if s is None else text(s.name, "name") for s in signals],
+        [None if s is None else pack(s.payload) for s in signals],
+        [None if s is None else s.send_id for s in signals],
     ]
 
 

@@ -215,6 +215,7 @@ create table rhythm.signals (
   send_id uuid not null,
   primary key (execution_id, send_id)
 );
+create index signals_send on rhythm.signals (send_id);
 
 -- Cancel requests for what runs; gone with the execution's outcome.
 create table rhythm.cancels (

@@ -167,10 +167,17 @@ create or replace function rhythm.send_signal(
   p_id uuid, p_name text, p_payload json default 'null', p_send_id uuid default rhythm.new_id())
 returns uuid language plpgsql as $$
 begin
-  if p_id is null or p_payload is null or p_send_id is null or coalesce(length(p_name), 0) not between 1 and 200 then
-    raise exception 'a signal needs an execution, a name of 1 to 200 characters, a JSON payload and a send id'
-      using errcode = 'RH001', detail = 'invalid_signal';
-  end if;
+  perform rhythm.check_signal(p_name, p_payload, p_send_id);
   perform rhythm.signal(p_id, p_name, rhythm.as_payload(p_payload::text), p_send_id);
   return p_send_id;
+end $$;
+
+-- Refuses what plain SQL may hand over as a signal. Returns nothing. Internal. Raises RH001.
+create or replace function rhythm.check_signal(p_name text, p_payload json, p_send_id uuid) returns void
+language plpgsql as $$
+begin
+  if p_payload is null or p_send_id is null or coalesce(length(p_name), 0) not between 1 and 200 then
+    raise exception 'a signal needs a name of 1 to 200 characters, a JSON payload and a send id'
+      using errcode = 'RH001', detail = 'invalid_signal';
+  end if;
 end $$;

@@ -107,13 +107,16 @@ end $$;
 -- Returns, row by row, the id of the execution that stands for it and what became of it: 1 started, 2 existing (same id
 -- or key), 3 started in place of a pending one, 4 refused: key in use with other inputs, 5 refused: key in use.
 -- A name that nobody knows is accepted; the execution waits until somebody does.
--- Raises RH001 for a definition that is not there, 23514 for names and keys that cannot be one.
+-- A row with a send id brings a signal for the execution that stands for it, in the same transaction; with a key (whose
+-- policy must be 1) that is the one that runs under it, or a new one when that has finished.
+-- Raises RH001 for a definition that is not there, 23514 for names and keys that cannot be one, and what signal raises.
 create or replace function rhythm.start_many(
   p_ids uuid[], p_inputs bytea[], p_name integer[], p_kinds smallint[], p_names text[],
   p_queue integer[] default null, p_queues text[] default null, p_priorities integer[] default null,
   p_available timestamptz[] default null, p_delays double precision[] default null, p_keys text[] default null,
   p_policies smallint[] default null, p_retries integer[] default null, p_retry text[] default null,
   p_timeouts bigint[] default null, p_tags text[] default null, p_hashes text[] default null,
+  p_signals text[] default null, p_signal_payloads bytea[] default null, p_sends uuid[] default null,
   out o_ids uuid[], out o_statuses smallint[])
 language plpgsql as $$
 declare
@@ -123,6 +126,7 @@ declare
   v_definitions bigint[];
   v_inserted uuid[];
   v_ready integer[];
+  v_signal record;
 begin
   if p_queues is not null then
     v_queues := rhythm.resolve_queues(p_queues);
@@ -139,7 +143,7 @@ begin
   o_statuses := array_fill(1::smallint, array[cardinality(p_ids)]);
   if p_keys is not null then
     select k.o_ids, k.o_statuses into o_ids, o_statuses
-      from rhythm.take_keys(v_now, p_ids, p_inputs, p_name, v_names, p_keys, p_policies) k;
+      from rhythm.take_keys(v_now, p_ids, p_inputs, p_name, v_names, p_keys, p_policies, p_sends) k;
   end if;
 
   if p_keys is null or not exists (select from unnest(o_statuses) u(status) where u.status not in (1, 3)) then
@@ -168,17 +172,31 @@ begin
       into o_statuses from unnest(o_ids, o_statuses) with ordinality u(id, status, position);
   end if;
   perform rhythm.notify_idle(v_ready);
+  if p_sends is not null then
+    for v_signal in
+      select u.id, u.name, u.payload, u.send from unnest(o_ids, o_statuses, p_signals, p_signal_payloads, p_sends)
+        with ordinality u(id, status, name, payload, send, position)
+        where u.send is not null and u.status <= 3 order by u.id, u.position
+    loop
+      perform rhythm.signal(v_signal.id, v_signal.name, v_signal.payload, v_signal.send);
+    end loop;
+  end if;
 end $$;
 
 -- Claims idempotency keys for rows about to be inserted, and applies their policies. Rows without a key pass through.
 -- Keys are taken in the order of (name, key); who comes second waits for the first one's transaction and then sees it.
+-- A row that brings a signal is for whoever runs under the key now: what has finished does not hold its key against it,
+-- unless this very send was for that.
 -- Returns ids and statuses as start_many does; rows of status 1 and 3 are to be inserted. Internal.
 create or replace function rhythm.take_keys(
   p_now timestamptz, p_ids uuid[], p_inputs bytea[], p_name integer[], p_names integer[], p_keys text[],
-  p_policies smallint[], out o_ids uuid[], out o_statuses smallint[])
+  p_policies smallint[], p_sends uuid[], out o_ids uuid[], out o_statuses smallint[])
 language plpgsql as $$
 declare
   v_won uuid[];
+  v_holders uuid[] := '{}';
+  v_holder uuid;
+  v_status smallint;
   v_row record;
 begin
   o_ids := p_ids;
@@ -195,36 +213,87 @@ begin
   end if;
 
   for v_row in
-    select u.position, u.id, u.key, p_names[u.name] as name_id, sha256(u.inputs) as digest, coalesce(u.policy, 1) as policy
-      from unnest(p_ids, p_inputs, p_name, p_keys, p_policies) with ordinality u(id, inputs, name, key, policy, position)
+    select u.id, u.inputs, u.key, p_names[u.name] as name_id, u.policy, u.send
+      from unnest(p_ids, p_inputs, p_name, p_keys, p_policies, p_sends) with ordinality
+        u(id, inputs, name, key, policy, send, position)
       where u.key is not null and u.id <> all(v_won) order by p_names[u.name], u.key, u.position
   loop
-    declare
-      v_held rhythm.keys;
-      v_status smallint;
-    begin
-      select k.* into v_held from rhythm.keys k where k.name_id = v_row.name_id and k.key = v_row.key for update;
-      v_status := case
-        when v_held.execution_id = v_row.id then 2
-        when v_row.policy = 3 and rhythm.replace_pending(p_now, v_held.execution_id) then 3
-        when v_held.inputs_digest <> v_row.digest then 4
-        when v_row.policy = 2 then 5
-        when v_row.policy = 4 and exists (
-          select from rhythm.outcomes o where o.id = v_held.execution_id and o.status <> 1) then 1
-        else 2 end;
-      if v_status in (1, 3) then
-        update rhythm.keys k set execution_id = v_row.id, inputs_digest = v_row.digest, created_at = p_now
-          where k.name_id = v_row.name_id and k.key = v_row.key;
-      else
-        o_ids[v_row.position::integer] := v_held.execution_id;
+    for v_turn in 1 .. 100 loop  -- the key may have been let go meanwhile
+      select k.execution_id into v_holder from rhythm.keys k
+        where k.name_id = v_row.name_id and k.key = v_row.key for update;
+      exit when found;
+      insert into rhythm.keys (name_id, key, execution_id, inputs_digest, created_at)
+        values (v_row.name_id, v_row.key, v_row.id, sha256(v_row.inputs), p_now) on conflict do nothing;
+      if found then
+        v_won := v_won || v_row.id;
+        exit;
       end if;
-      o_statuses[v_row.position::integer] := v_status;
-    end;
+    end loop;
+    if v_row.policy = 3 or v_row.send is not null then
+      v_holders := v_holders || v_holder;
+    end if;
+  end loop;
+  perform rhythm.lock_workflows(v_holders);
+
+  for v_row in
+    select u.position, u.id, u.key, p_names[u.name] as name_id, sha256(u.inputs) as digest, coalesce(u.policy, 1) as policy,
+           u.send
+      from unnest(p_ids, p_inputs, p_name, p_keys, p_policies, p_sends) with ordinality
+        u(id, inputs, name, key, policy, send, position)
+      where u.key is not null and u.id <> all(v_won) order by p_names[u.name], u.key, u.position
+  loop
+    select k.o_id, k.o_status into v_holder, v_status
+      from rhythm.decide_key(p_now, p_ids, v_row.id, v_row.name_id, v_row.key, v_row.digest, v_row.policy, v_row.send) k;
+    o_ids[v_row.position::integer] := v_holder;
+    o_statuses[v_row.position::integer] := v_status;
   end loop;
 end $$;
 
+-- Decides one start whose key was taken already, by its policy, and moves the key if that says so. The caller has locked
+-- the key, and the row in waits of its holder; p_batch are the ids of this call, which are not inserted yet.
+-- Returns what take_keys does. Internal. Raises nothing.
+create or replace function rhythm.decide_key(
+  p_now timestamptz, p_batch uuid[], p_id uuid, p_name integer, p_key text, p_digest bytea, p_policy integer, p_send uuid,
+  out o_id uuid, out o_status smallint)
+language plpgsql as $$
+declare
+  v_held rhythm.keys;
+  v_outcome smallint;
+begin
+  o_id := p_id;
+  select k.* into v_held from rhythm.keys k where k.name_id = p_name and k.key = p_key;
+  -- the second: repeated after the key has gone to another one; it happened then, and must not happen again
+  if v_held.execution_id = p_id or exists (select from rhythm.executions e where e.id = p_id) then
+    o_status := 2;
+    return;
+  end if;
+  if p_send is not null then
+    select s.execution_id into o_id from rhythm.signals s where s.send_id = p_send limit 1;
+    if found then
+      o_status := 2;
+      return;
+    end if;
+    o_id := p_id;
+  end if;
+  select o.status into v_outcome from rhythm.outcomes o where o.id = v_held.execution_id;
+  o_status := case
+    when p_send is not null and v_held.execution_id <> all(p_batch) and (v_outcome is not null
+      or not exists (select from rhythm.executions e where e.id = v_held.execution_id)) then 1
+    when p_policy = 3 and rhythm.replace_pending(p_now, v_held.execution_id) then 3
+    when v_held.inputs_digest <> p_digest then 4
+    when p_policy = 2 then 5
+    when p_policy = 4 and v_outcome <> 1 then 1
+    else 2 end;
+  if o_status in (1, 3) then
+    update rhythm.keys k set execution_id = p_id, inputs_digest = p_digest, created_at = p_now
+      where k.name_id = p_name and k.key = p_key;
+  else
+    o_id := v_held.execution_id;
+  end if;
+end $$;
+
 -- Ends as cancelled a pending execution that another one takes the place of. Returns whether it was pending. Internal;
--- locks a workflow. Raises nothing.
+-- the caller has locked its row in waits. Raises nothing.
 create or replace function rhythm.replace_pending(p_now timestamptz, p_id uuid) returns boolean
 language plpgsql as $$
 declare
@@ -232,7 +301,6 @@ declare
   v_attempts integer[];
   v_lost integer[];
 begin
-  perform rhythm.lock_workflows(array[p_id]);
   select r.o_ids, r.o_attempts, r.o_lost into v_ids, v_attempts, v_lost from rhythm.remove_pending(array[p_id]) r;
   if v_ids is null then
     return false;
@@ -242,10 +310,12 @@ begin
 end $$;
 
 -- Starts one execution from plain SQL, within the caller's transaction, and returns its id. Inputs are a JSON object.
+-- With p_signal it also sends that: to the execution that runs under the key, or else to the one it starts.
 -- Raises RH001 when the key is in use with other inputs, and what start_many raises.
 create or replace function rhythm.start(
   p_name text, p_inputs json default '{}', p_key text default null, p_queue text default null,
-  p_priority integer default null, p_delay interval default null, p_id uuid default null)
+  p_priority integer default null, p_delay interval default null, p_id uuid default null,
+  p_signal text default null, p_signal_payload json default 'null', p_send_id uuid default rhythm.new_id())
 returns uuid language plpgsql as $$
 declare
   v_ids uuid[];
@@ -257,13 +327,19 @@ begin
   if p_priority not between -100 and 100 then
     raise exception 'priority must be from -100 to 100' using errcode = 'RH001', detail = 'invalid_priority';
   end if;
+  if p_signal is not null then
+    perform rhythm.check_signal(p_signal, p_signal_payload, p_send_id);
+  end if;
   select s.o_ids, s.o_statuses into v_ids, v_statuses from rhythm.start_many(
     array[coalesce(p_id, rhythm.new_id())], array[rhythm.as_payload(p_inputs::text)], array[1], array[0::smallint],
     array[p_name],
     case when p_queue is not null then array[1] end, case when p_queue is not null then array[p_queue] end,
     case when p_priority is not null then array[p_priority] end, null,
     case when p_delay is not null then array[extract(epoch from p_delay)::double precision] end,
-    case when p_key is not null then array[p_key] end) s;
+    case when p_key is not null then array[p_key] end,
+    p_signals => case when p_signal is not null then array[p_signal] end,
+    p_signal_payloads => case when p_signal is not null then array[rhythm.as_payload(p_signal_payload::text)] end,
+    p_sends => case when p_signal is not null then array[p_send_id] end) s;
   if v_statuses[1] > 3 then
     raise exception 'the key is in use with other inputs' using errcode = 'RH001', detail = 'key_conflict';
   end if;

@@ -1,4 +1,4 @@
-"""docs/transactions.md: its examples run against a real database and do what the page says."""
+"""docs/transactions.md and docs/signals.md: their examples run against a real database and do what the pages say."""
 
 from __future__ import annotations
 
@@ -14,17 +14,18 @@ from sqlalchemy.orm import Session
 import rhythm
 from rhythm.tasks import REGISTRY
 
-PAGE = (Path(__file__).resolve().parent.parent / "docs" / "transactions.md").read_text()
+DOCS = Path(__file__).resolve().parent.parent / "docs"
+PAGES = "\n".join((DOCS / name).read_text() for name in ("transactions.md", "signals.md"))
 
 
 def snippets(language: str) -> list[str]:
-    return re.findall(rf"^```{language}\n(.*?)^```", PAGE, re.MULTILINE | re.DOTALL)
+    return re.findall(rf"^```{language}\n(.*?)^```", PAGES, re.MULTILINE | re.DOTALL)
 
 
 def defined(name: str) -> Any:
     (source,) = [snippet for snippet in snippets("python") if f"def {name}(" in snippet]
     names: dict[str, Any] = {}
-    exec(compile(source, "docs/transactions.md", "exec"), names)  # noqa: S102  (our own documentation)
+    exec(compile(source, "docs", "exec"), names)  # noqa: S102  (our own documentation)
     return names[name]
 
 
@@ -70,6 +71,33 @@ async def test_the_transactional_task_books_once(rhythm_url: str) -> None:
     REGISTRY.remove("book")
 
     assert (42, 50) == (output, plainly)
+
+
+CART = """
+workflow(ctx, inputs) {
+  const items = []
+  while (items.length < 2) items.push((await signal("add")).item)
+  return { customer: inputs.customer, items, by: (await signal("approved")).by }
+}
+"""
+
+
+async def test_a_cart_is_filled_and_approved(rhythm_url: str, tmp_path: Path) -> None:
+    (tmp_path / "cart.flow").write_text(CART)
+    worker = rhythm.Worker(database_url=rhythm_url, tasks=[], poll_interval="100ms")
+    life = asyncio.create_task(worker.run())
+    async with rhythm.connect(rhythm_url) as client:
+        await client.publish(tmp_path)
+        first = await defined("add_to_cart")(client, "c1", "tea")
+        second = await defined("add_to_cart")(client, "c1", "milk")
+        await defined("approve")(client, str(first.id))
+        output = await first.result(timeout=30)
+        third = await defined("add_to_cart")(client, "c1", "rice")
+    await worker.stop()
+    await life
+
+    assert first.id == second.id != third.id
+    assert {"customer": "c1", "items": ["tea", "milk"], "by": "ann"} == output
 
 
 async def test_plain_sql_starts_and_signals(rhythm_url: str, tmp_path: Path) -> None:
