@@ -597,7 +597,12 @@ class _Run:
     def standing(self) -> Standing:
         awaiting: list[dict[str, Any]] = []
         first: tuple[str, int] | None = None
+        more: list[int] = []
         for operation in self.realm.operations.values():
+            if len(awaiting) == VIEW_ITEMS_MAX:
+                if self.stops(operation):
+                    more.append(operation.number)
+                continue
             entry: dict[str, Any] = {
                 "operation": operation.number,
                 "kind": operation.kind,
@@ -611,11 +616,23 @@ class _Run:
                 first = first or (function, line)
             if operation.due_at_ms is not None:
                 entry["due"] = operation.due_at_ms
+            if self.stops(operation):
+                entry["stops"] = True
             awaiting.append(entry)
-            if len(awaiting) >= VIEW_ITEMS_MAX:
-                break
+        if more:
+            awaiting.append({"kind": "more", "stops": ranges(more)})
         data = payloads.to_text(awaiting).encode("ascii")
         return Standing(first[1] if first else None, (first[0] or None) if first else None, data)
+
+    def stops(self, operation: HostOperation) -> bool:
+        """Whether a forced cancel asks what this has started to stop: it may be asked, and somebody waits for it."""
+        return (
+            operation.kind in ("task", "child")
+            and operation.can_cancel
+            and operation.on_cancel != "abandon"
+            and bool(operation.promise.reactions)
+            and self.is_watched(operation.promise)
+        )
 
     def wake_groups(self) -> list[WakeGroup]:
         """Outstanding tasks and children whose only observer is an element of an unfinished combinator."""
@@ -644,6 +661,15 @@ def fatal_activation(name: str, error: FatalError, deliveries: Sequence[Delivery
     data = payloads.encode(payload, "error", bytes_max=64 << 20)
     seen = deliveries[-1].number if deliveries else 0
     return Activation(outcome=WorkflowOutcome("failed", data, keep_snapshot=True), seen_through=seen)
+
+
+def ranges(numbers: Sequence[int]) -> list[tuple[int, int]]:
+    """Ascending numbers as ranges, each with its first number and the one after its last."""
+    found: list[tuple[int, int]] = []
+    for number in numbers:
+        first = found.pop()[0] if found and found[-1][1] == number else number
+        found.append((first, number + 1))
+    return found
 
 
 _WAKE_MODES: Final = {"all": "on_rejection", "any": "on_fulfilment", "allSettled": "last"}

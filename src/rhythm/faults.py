@@ -36,7 +36,7 @@ PLACES: Final = (
 #: SQL functions, by their names in schema rhythm.
 CALLS: Final = (
     "exchange", "step", "held", "heartbeat", "maintain", "register_worker", "unregister_worker",
-    "start_many", "signal", "cancel", "complete", "retry", "start_again",
+    "start_many", "signal", "cancel", "terminate", "complete", "retry", "start_again",
 )  # fmt: skip
 MOMENTS: Final = ("before", "during", "after")
 POINTS: Final = (*PLACES, *(f"{call}.{moment}" for call in CALLS for moment in MOMENTS))

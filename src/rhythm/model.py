@@ -301,7 +301,9 @@ class Standing:
 
     line: int | None = None
     function: str | None = None
-    awaiting: bytes = b"[]"  #: JSON list of {"operation", "kind", "name", "line", "column", "since"}
+    #: JSON list of {"operation", "kind", "name", "line", "column", "since", "due"}; "stops" marks tasks and children
+    #: that a forced cancel asks to stop. If there are too many, a last entry of kind "more" has the others' ranges.
+    awaiting: bytes = b"[]"
 
 
 @dataclass(frozen=True, slots=True)

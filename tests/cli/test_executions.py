@@ -155,3 +155,15 @@ def test_retry_says_what_it_did_and_refuses_what_has_not_failed(rhythm_db: Rhyth
     assert f"its key belongs to execution {fresh} by now" in again.err
     assert "" == again.out
     assert UNKNOWN in rhythm_db("retry", UNKNOWN, code=2).err
+
+
+def test_cancel_says_what_became_of_it(rhythm_db: Rhythm) -> None:
+    started = [rhythm_db("start", "charge", code=0).out.strip() for _ in range(2)]
+    asked = rhythm_db("cancel", started[0], "--json", code=0)
+    forced = rhythm_db("cancel", started[1], "--force", code=0)
+    again = rhythm_db("cancel", started[1], "--force", code=1)
+
+    assert {"id": started[0], "status": "cancelled"} == asked.json
+    assert ("", "cancelled\n") == (forced.out, forced.err)
+    assert "has finished" in again.err
+    assert UNKNOWN in rhythm_db("cancel", UNKNOWN, "--force", code=2).err

@@ -104,3 +104,18 @@ async def test_a_retry_whose_connection_is_cut_is_repeated_and_happens_once(
     assert point.acted
     assert (retried.id == execution.id) is (call == "retry")
     assert (["pending"] if call == "retry" else ["cancelled", "pending"]) == statuses
+
+
+@pytest.mark.parametrize("moment", faults.MOMENTS)
+@pytest.mark.parametrize("call", ["cancel", "terminate"])
+async def test_a_cancel_whose_connection_is_cut_is_repeated(rhythm_url: str, call: str, moment: str) -> None:
+    with faults.active(f"{call}.{moment}:1:drop") as point:
+        async with rhythm.connect(rhythm_url) as client:
+            execution = await client.start("work")
+            await execution.cancel(force=call == "terminate")
+            status = (await execution.refresh()).status
+            with pytest.raises(rhythm.ExecutionFinished):
+                await execution.cancel()
+
+    assert point.acted
+    assert "cancelled" == status

@@ -877,3 +877,29 @@ def test_payloads_of_workflows_have_the_limit_of_all_payloads() -> None:
     assert "payload_bytes_max" in inputs.result
     assert output.error is not None
     assert "payload_bytes_max" in (output.error.message or "")
+
+
+def test_the_standing_says_what_a_forced_cancel_stops() -> None:
+    text = (
+        "task('alone'); const lost = task('lost'); const held = task('held').then(x => x)\n"
+        "task('left', {}, { onCancel: 'abandon' }).then(x => x); task('pay', {}, { cancellable: false }).then(x => x)\n"
+        "await Promise.race([lost, sleep(1)])\n"
+        "await Promise.all([task('one'), child('two'), sleep('1d')])"
+    )
+    driver = Driver(body(text))
+    first = driver.start()
+    second = driver.timer(6)
+
+    def stops(activation: Any) -> list[str]:
+        return [entry["name"] for entry in json.loads(activation.standing.awaiting) if entry.get("stops")]
+
+    assert ["lost", "held"] == stops(first)
+    assert ["held", "one", "two"] == stops(second)
+
+
+def test_what_is_not_listed_is_stopped_as_well() -> None:
+    driver = Driver(body("task('fire'); await Promise.all(Array.from({ length: 300 }, (_, i) => task('a', { i })))"))
+    awaiting = json.loads(driver.start().standing.awaiting)
+
+    assert 201 == len(awaiting)
+    assert {"kind": "more", "stops": [[201, 302]]} == awaiting[-1]

@@ -89,6 +89,11 @@ async def asked(shop: Shop, count: int) -> bool:
     return bool(row["n"] >= count)
 
 
+async def finished(shop: Shop, count: int) -> bool:
+    (row,) = await shop.query("select count(*) as n from rhythm.outcomes")
+    return bool(row["n"] == count)
+
+
 async def suspended(shop: Shop) -> bool:
     (row,) = await shop.query("select count(*) as n from rhythm.snapshots where line = 5")
     return bool(row["n"])
@@ -199,6 +204,7 @@ async def test_what_was_claimed_but_has_not_begun_never_begins(shop: Shop) -> No
 
 
 async def test_a_tree_is_cancelled_level_by_level_and_each_undoes_its_own(stops: Shop) -> None:
+    """Each parent ends with its first cancelled child, and does not wait for the other."""
     stops.worker()
     execution = await stops.client.start("tree", {"depth": 2, "mark": "t"})
     for leaf in ("t00", "t01", "t10", "t11"):
@@ -207,6 +213,7 @@ async def test_a_tree_is_cancelled_level_by_level_and_each_undoes_its_own(stops:
 
     with pytest.raises(rhythm.ExecutionCancelled):
         await execution.result(timeout=30)
+    await stops.until(lambda: finished(stops, 18), "the last of them has undone what it did")
     for level, count in (("suspended", 0), ("running", 0), ("pending", 0), ("cancelled", 7 + 4), ("completed", 7)):
         assert count == len(await stops.client.list(status=level)), level
     undone = await stops.query("select order_id from ledger where step = 'undone' order by 1")
@@ -237,3 +244,30 @@ async def test_a_worker_killed_while_a_saga_is_cancelled_is_replaced_and_undoes_
     begun = await stops.query("select count(*) as n from ledger where step = 'begun'")
     assert 2 == begun[0]["n"]
     assert list(await stops.client.store.breaches()) == []
+
+
+async def test_a_forced_cancel_stops_what_runs_and_undoes_nothing(stops: Shop) -> None:
+    stops.worker("--app", "stops")
+    execution = await stops.client.start("tree", {"depth": 1, "mark": "t"})
+    threaded = await stops.client.start("threaded", {"mark": "m1"})
+    for mark in ("t0", "t1", "m1"):
+        await stops.begun(mark)
+    await execution.cancel(force=True)
+    await threaded.cancel(force=True)
+    states = [(await one.refresh()).status for one in (execution, threaded)]
+    with pytest.raises(rhythm.ExecutionFinished):
+        await execution.cancel(force=True)
+
+    assert ["cancelled", "cancelled"] == states
+    for child in await stops.client.list(parent=execution.id):  # they are asked, and undo what they did
+        with pytest.raises(rhythm.ExecutionCancelled):
+            await child.result(timeout=20)
+    await stops.until(lambda: quiet(stops), "the thread has stopped, and the worker holds nothing")
+    undone = await stops.query("select order_id from ledger where step = 'undone' order by 1")
+    assert ["t0", "t1"] == [row["order_id"] for row in undone]
+    assert list(await stops.client.store.breaches()) == []
+
+
+async def quiet(shop: Shop) -> bool:
+    (row,) = await shop.query("select count(*) as n from rhythm.claims")
+    return not row["n"]

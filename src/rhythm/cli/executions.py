@@ -162,8 +162,18 @@ def signal(
     output.message(f"sent {name}")
 
 
-def cancel(execution_id: Id, database_url: options.DatabaseUrl = None) -> None:
+def cancel(
+    execution_id: Id,
+    force: Annotated[
+        bool, typer.Option("--force", help="End it at once: nothing more of it runs, nothing is undone.")
+    ] = False,
+    database_url: options.DatabaseUrl = None,
+    as_json: options.Json = False,
+) -> None:
     """Asks for an execution to be cancelled. A workflow's catch and finally blocks run.
+
+    What has not begun is cancelled at once; what runs ends as it really ends. With --json prints its id and status.
+    Exit code 1 when it has finished already.
 
     Example: rhythm cancel 0192f0c1-7e3a-7c55-9a55-2f8c54e0a1b2
     """
@@ -172,12 +182,16 @@ def cancel(execution_id: Id, database_url: options.DatabaseUrl = None) -> None:
 
     config = load({"database_url": database_url})
 
-    async def work() -> None:
+    async def work() -> str:
         async with connected(config) as client:
-            await client.cancel(execution_id)
+            await client.cancel(execution_id, force=force)
+            return (await client.get(execution_id)).status
 
-    run(work())
-    output.message("asked for it to be cancelled")
+    status = run(work())
+    if as_json:
+        output.json_line({"id": execution_id, "status": status})
+    else:
+        output.message("cancelled" if status == "cancelled" else f"asked to cancel; it is {status}")
 
 
 def retry(

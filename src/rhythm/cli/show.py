@@ -88,8 +88,8 @@ async def _standing(client: Client, info: ExecutionInfo) -> Standing | None:
         )
         for view in inspect(load_program(definition.ir, definition.hash), snapshot.snapshot)
     ]
-    awaiting = payloads.decode(snapshot.standing.awaiting)
-    waited_for = [entry["operation"] for entry in _as_list(awaiting) if entry.get("kind") in ("task", "child")]
+    awaiting = _as_list(payloads.decode(snapshot.standing.awaiting))
+    waited_for = [entry["operation"] for entry in awaiting if entry.get("kind") in ("task", "child")]
     found = await client.store.children(info.id, waited_for[:CHILDREN_MAX])
     children = {child.operation: child for child in found if child.operation is not None}
     return Standing(f"{definition.name}.flow", definition.source, snapshot.suspended_since, places, awaiting, children)
@@ -99,6 +99,7 @@ def _as_list(awaiting: Any) -> list[dict[str, Any]]:
     if awaiting is None:
         return []
     entries = awaiting if isinstance(awaiting, list | tuple) else [awaiting]
+    entries = [entry for entry in entries if not (isinstance(entry, dict) and entry.get("kind") == "more")]
     return [entry if isinstance(entry, dict) else {"kind": str(entry), "name": None} for entry in entries]
 
 

@@ -89,9 +89,9 @@ class BlockingExecution:
         """Sends a signal to this execution."""
         self._client.signal(self.id, name, payload)
 
-    def cancel(self) -> None:
-        """Asks for this execution to be cancelled."""
-        self._client.cancel(self.id)
+    def cancel(self, *, force: bool = False) -> None:
+        """Asks for this execution to be cancelled, or ends it; see ``Client.cancel``."""
+        self._client.cancel(self.id, force=force)
 
     def retry(self, *, from_start: bool = False) -> BlockingExecution:
         """Tries this execution again (see ``Client.retry``)."""
@@ -222,9 +222,9 @@ class BlockingClient:
             bytes_max = self.config.payload_bytes_max
             callers.signal_blocking(connection, *new_signal(execution_id, name, payload, send_id, bytes_max=bytes_max))
 
-    def cancel(self, execution_id: uuid.UUID | str) -> None:
-        """Asks for an execution to be cancelled; see ``Client.cancel``."""
-        self._call(lambda client: client.cancel(execution_id))
+    def cancel(self, execution_id: uuid.UUID | str, *, force: bool = False) -> None:
+        """Asks for an execution to be cancelled, or ends it; see ``Client.cancel``."""
+        self._call(lambda client: client.cancel(execution_id, force=force))
 
     def retry(self, execution_id: uuid.UUID | str, *, from_start: bool = False) -> BlockingExecution:
         """Tries again what has failed; see ``Client.retry``."""

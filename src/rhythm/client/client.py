@@ -35,6 +35,7 @@ from rhythm.errors import (
     DatabaseUnavailable,
     ExecutionCancelled,
     ExecutionFailed,
+    ExecutionFinished,
     ExecutionNotFound,
     InvalidInput,
     RhythmError,
@@ -98,9 +99,9 @@ class Execution(Generic[R]):
         """Sends a signal to this execution (see ``Client.signal``)."""
         await self._client.signal(self.id, name, payload)
 
-    async def cancel(self) -> None:
-        """Asks for this execution to be cancelled (see ``Client.cancel``)."""
-        await self._client.cancel(self.id)
+    async def cancel(self, *, force: bool = False) -> None:
+        """Asks for this execution to be cancelled, or ends it (see ``Client.cancel``)."""
+        await self._client.cancel(self.id, force=force)
 
     async def retry(self, *, from_start: bool = False) -> Execution[R]:
         """Tries this execution again (see ``Client.retry``)."""
@@ -417,15 +418,32 @@ class Client:
         else:
             await self._repeat(lambda: self.store.signal(*message))
 
-    async def cancel(self, execution_id: uuid.UUID | str) -> None:
+    async def cancel(self, execution_id: uuid.UUID | str, *, force: bool = False) -> None:
         """Asks for an execution to be cancelled; asking twice is asking once.
 
         What has not begun ends here. A workflow's timers, signal waits and unclaimed tasks are rejected with
         CancelledError, its running tasks are asked to stop, and its catch and finally blocks run. A running task is
-        interrupted with its worker's next heartbeat. Raises ExecutionNotFound, ExecutionFinished.
+        interrupted with its worker's next heartbeat; if it completes or fails nevertheless, that counts.
+
+        ``force``: ends it as cancelled at once, wherever it stands, without running any more of it: no catch, no
+        finally, nothing is undone. What its worker still reports is refused. The tasks and children that the workflow
+        waits for are asked to cancel; those it does not wait for, or would let run on a cancel, carry on.
+        Raises ExecutionNotFound, ExecutionFinished.
         """
         target = parse_id(execution_id)
-        await self._repeat(lambda: self.store.cancel(target))
+        call = self.store.terminate if force else self.store.cancel
+        calls = 0
+
+        async def cancel() -> None:
+            nonlocal calls
+            calls += 1
+            try:
+                await call(target)
+            except ExecutionFinished:
+                if calls == 1:  # otherwise the call whose answer was lost may have ended it
+                    raise
+
+        await self._repeat(cancel)
 
     async def retry(self, execution_id: uuid.UUID | str, *, from_start: bool = False) -> Execution[Any]:
         """Tries again what has failed, or was cancelled; returns the execution to wait for.

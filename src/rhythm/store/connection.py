@@ -123,6 +123,8 @@ def translate_other(error: BaseException, where: str, url: str = "") -> Exceptio
 
 def translate_state(state: str, message: str, detail: str | None, where: str) -> Exception | None:
     """The error of Rhythm for a SQLSTATE, or None. ``where``: "the database at …", for the message."""
+    if state.startswith("RH"):
+        message = message.partition("\nDETAIL:")[0]  # our own details are codes
     if state == "RH001":
         return StartRefused(message, code=detail or "refused")
     if state == "RH002":

@@ -324,6 +324,10 @@ class Store:
         """Asks for an execution to be cancelled. Raises ExecutionNotFound, ExecutionFinished."""
         await self._database.execute("select rhythm.cancel($1)", execution_id)
 
+    async def terminate(self, execution_id: uuid.UUID) -> None:
+        """Ends an execution as cancelled, and runs no more of it. Raises ExecutionNotFound, ExecutionFinished."""
+        await self._database.execute("select rhythm.terminate($1)", execution_id)
+
     async def retry(self, execution_id: uuid.UUID, retry_id: uuid.UUID) -> None:
         """Gives a failed task another attempt, or resumes a failed workflow; the same retry id again does nothing.
 

@@ -220,8 +220,10 @@ create index signals_send on rhythm.signals (send_id);
 -- Cancel requests for what runs; gone with the execution's outcome.
 create table rhythm.cancels (
   id uuid primary key,
-  requested_at timestamptz not null
+  requested_at timestamptz not null,
+  incarnation uuid                                -- ended by force while this one held it, which has not been told yet
 );
+create index cancels_incarnation on rhythm.cancels (incarnation) where incarnation is not null;
 
 -- First outcome wins: nothing overwrites one. Only a retry by hand takes a failed one away (functions/retry.sql).
 create table rhythm.outcomes (

@@ -5,6 +5,8 @@
 -- delivery, once. Both settle with what really happens; but nothing that is marked makes another attempt: where a task
 -- could (a retry, a hand back, a lost worker, an expired attempt), it ends as cancelled instead.
 --
+-- A forced cancel (terminate) ends an execution wherever it stands.
+--
 -- So that no mark is overlooked, whoever takes an attempt from its claim and whoever marks it have a lock in common: the
 -- row in waits of a workflow or of a task's parent, or, for a task whose parent has none, its claim (hold_in_place).
 
@@ -156,4 +158,116 @@ begin
     raise exception 'execution % has finished', p_id using errcode = 'RH004';
   end if;
   perform rhythm.notify_idle(rhythm.cancel_many(rhythm.now(), array[p_id]));
+end $$;
+
+-- Takes an execution, whose row in waits is locked, from wherever it stands. Returns the attempts, losses and start of its
+-- attempt, and the incarnation that held it. Internal. Raises RH009 when it has just moved: to be tried again.
+create or replace function rhythm.take_from_anywhere(
+  p_id uuid, out o_attempts integer, out o_lost integer, out o_started timestamptz, out o_holder uuid)
+language plpgsql as $$
+declare
+  v_claim rhythm.claims;
+  v_position integer;
+begin
+  delete from rhythm.ready r where r.ctid = any(array(
+    select r.ctid from rhythm.executions e join rhythm.ready r
+      on r.queue_id = e.queue_id and r.priority_rank = -e.priority and r.seq = e.seq
+        and r.name_id = case when e.definition_id is null then e.name_id else 0 end
+      where e.id = p_id))
+    returning r.attempts, r.lost into o_attempts, o_lost;
+  if found then
+    return;
+  end if;
+  delete from rhythm.later l where l.id = p_id returning l.attempts, l.lost into o_attempts, o_lost;
+  if found then
+    return;
+  end if;
+  select 1, 0, w.started_at into o_attempts, o_lost, o_started from rhythm.waits w where w.id = p_id and w.suspended;
+  if found then
+    return;
+  end if;
+  -- Claims come before waits in the order of locks, so this one is locked already, or not waited for.
+  select c.* into v_claim from rhythm.claims c where p_id = any(c.ids) for update skip locked;
+  if not found then
+    raise exception 'execution % has moved', p_id using errcode = 'RH009';
+  end if;
+  v_position := array_position(v_claim.ids, p_id);
+  o_attempts := v_claim.attempts[v_position];
+  o_lost := coalesce(v_claim.lost[v_position], 0);
+  o_started := v_claim.started_at;
+  o_holder := v_claim.incarnation;
+  if cardinality(array_remove(array_remove(v_claim.ids, p_id), null)) = 0 then
+    delete from rhythm.claims c where c.id = v_claim.id;
+  else
+    update rhythm.claims c set ids[v_position] = null where c.id = v_claim.id;
+  end if;
+end $$;
+
+-- One try of terminate. Internal. Raises RH009 when something has moved since it was looked for, so that locks would be
+-- taken out of order; and what terminate raises.
+create or replace function rhythm.try_to_terminate(p_id uuid) returns void
+language plpgsql as $$
+declare
+  v_now timestamptz := rhythm.now();
+  v_parent uuid;
+  v_children uuid[];
+  v_stops int4multirange;
+  v_attempts integer;
+  v_lost integer;
+  v_started timestamptz;
+  v_holder uuid;
+  v_queues integer[];
+begin
+  select e.parent_id into v_parent from rhythm.executions e where e.id = p_id;
+  if not found then
+    raise exception 'no execution has the id %', p_id using errcode = 'RH003';
+  end if;
+  v_children := array(select e.id from rhythm.executions e
+    where e.parent_id = p_id and not exists (select from rhythm.outcomes o where o.id = e.id));
+  perform 1 from rhythm.claims c where p_id = any(c.ids) order by c.id for update;
+  perform rhythm.lock_workflows(array[p_id, v_parent] || v_children);
+  if exists (select from rhythm.outcomes o where o.id = p_id) then
+    raise exception 'execution % has finished', p_id using errcode = 'RH004';
+  elsif exists (select from rhythm.executions e where e.parent_id = p_id and e.id <> all(v_children)
+                  and not exists (select from rhythm.outcomes o where o.id = e.id)) then
+    raise exception 'execution % has started another child', p_id using errcode = 'RH009';
+  end if;
+  select t.o_attempts, t.o_lost, t.o_started, t.o_holder into v_attempts, v_lost, v_started, v_holder
+    from rhythm.take_from_anywhere(p_id) t;
+
+  select range_agg(r.range) into v_stops
+    from rhythm.snapshots s
+    cross join lateral json_array_elements(rhythm.as_json(s.awaiting)) a(entry)
+    cross join lateral (
+      select int4range((a.entry ->> 'operation')::integer, (a.entry ->> 'operation')::integer + 1) as range
+        where a.entry ->> 'kind' <> 'more' and a.entry -> 'stops' is not null
+      union all
+      select int4range((m.pair ->> 0)::integer, (m.pair ->> 1)::integer)
+        from json_array_elements(case a.entry ->> 'kind' when 'more' then a.entry -> 'stops' else '[]' end) m(pair)) r
+    where s.id = p_id;
+  v_queues := rhythm.end_cancelled(v_now, array[p_id], array[v_attempts], array[v_lost], array[v_started],
+    'ended by force, without running any more of it');
+  insert into rhythm.cancels as c (id, requested_at, incarnation) values (p_id, v_now, v_holder)
+    on conflict (id) do update set incarnation = excluded.incarnation;
+  v_queues := v_queues || rhythm.cancel_many(v_now, array(
+    select e.id from rhythm.executions e where e.id = any(v_children) and v_stops @> e.operation));
+  perform rhythm.notify_idle(v_queues);
+end $$;
+
+-- Ends an execution as cancelled wherever it stands, without running any more of it: a second, forced cancel. What its
+-- worker still says of it is refused. The tasks and children that the workflow waits for are asked to cancel; those that it
+-- does not wait for, or that it lets run on a cancel, carry on.
+-- Returns nothing. Raises RH003 when there is no such execution, RH004 when it has finished.
+create or replace function rhythm.terminate(p_id uuid) returns void
+language plpgsql as $$
+begin
+  for v_turn in 1 .. 100 loop
+    begin  -- a failed try gives its locks back
+      perform rhythm.try_to_terminate(p_id);
+      return;
+    exception when sqlstate 'RH009' then
+      null;
+    end;
+  end loop;
+  raise exception 'execution % does not stand still', p_id using errcode = '40001';
 end $$;

@@ -15,14 +15,14 @@ begin
     select p.oid::regprocedure, p.proname from pg_proc p where p.pronamespace = 'rhythm'::regnamespace
       and p.proname in (
         'start_many', 'start', 'publish', 'definition', 'register_worker', 'unregister_worker', 'exchange', 'step',
-        'heartbeat', 'maintain', 'held', 'hand_back', 'complete', 'signal', 'send_signal', 'cancel', 'retry', 'start_again',
-        'list_executions', 'children_of', 'outcomes_of', 'snapshot_of', 'list_queues',
+        'heartbeat', 'maintain', 'held', 'hand_back', 'complete', 'signal', 'send_signal', 'cancel', 'terminate', 'retry',
+        'start_again', 'list_executions', 'children_of', 'outcomes_of', 'snapshot_of', 'list_queues',
         'count_staying',
         'list_workers', 'can_run', 'pause_queue', 'find_breaches')
   loop
     execute format('alter function %s security definer set search_path = pg_catalog, pg_temp set jit = off', v_function);
     if v_name in ('start_many', 'exchange', 'step', 'heartbeat', 'maintain', 'hand_back', 'complete', 'signal', 'send_signal',
-        'cancel', 'retry', 'start_again') then
+        'cancel', 'terminate', 'retry', 'start_again') then
       execute format('alter function %s set enable_seqscan = off set enable_bitmapscan = off set enable_hashjoin = off '
         'set enable_mergejoin = off set enable_material = off set plan_cache_mode = force_generic_plan', v_function);
     end if;
