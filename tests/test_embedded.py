@@ -303,6 +303,27 @@ def test_a_forked_child_does_not_release_for_its_parent(project: Project) -> Non
     assert server.status().running is False
 
 
+def test_a_forked_child_that_uses_it_too_is_a_user_of_its_own(project: Project) -> None:
+    server = EmbeddedServer(project.folder / ".rhythm", notice=lambda line: None)
+    project.use().leave()
+    server.ensure_running()
+    child = os.fork()
+    if child == 0:
+        status = 1
+        try:
+            own = EmbeddedServer(project.folder / ".rhythm", notice=lambda line: None)
+            own.ensure_running()
+            two = len(own.status().users)
+            own.release()
+            status = 0 if (two, len(own.status().users)) == (2, 1) else 2
+        finally:
+            os._exit(status)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+
+    server.release()
+    assert server.status().running is False
+
+
 def test_two_objects_of_one_process_share_one_registration(project: Project) -> None:
     project.use().leave()
     first, second = project.server, project.server

@@ -1,10 +1,8 @@
-"""The client against a real database: starts, keys, waiting, listing, and both ways of calling it."""
+"""The client against a real database: starts, keys, waiting, listing."""
 
 from __future__ import annotations
 
 import asyncio
-import os
-import threading
 import uuid
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -165,48 +163,6 @@ def test_options_that_cannot_work_are_refused_before_anything_is_sent(options: d
 def test_names_that_cannot_be_stored_are_refused(name: str) -> None:
     with pytest.raises(rhythm.InvalidInput):
         new_execution(rhythm.Start(name, {}))
-
-
-def test_the_blocking_client_has_the_same_methods(rhythm_url: str) -> None:
-    with rhythm.connect_sync(rhythm_url) as client:
-        execution = client.start("add", {"a": 1})
-        (other,) = client.start_many([rhythm.Start("add", {"a": 2})])
-        with pytest.raises(rhythm.WaitTimeout):
-            execution.result(timeout=0.05)
-
-        assert execution.refresh().status == "pending"
-        assert client.get(other).inputs == {"a": 2}
-        assert len(client.list(name="add")) == 2
-    public = {name for name in dir(rhythm.Client) if not name.startswith("_")} - {"open", "store"}
-    assert public <= set(dir(rhythm.BlockingClient))
-
-
-def test_the_blocking_client_is_shared_by_threads(rhythm_url: str) -> None:
-    with rhythm.connect_sync(rhythm_url) as client:
-        threads = [threading.Thread(target=client.start, args=("add", {"a": i})) for i in range(16)]
-        for thread in threads:
-            thread.start()
-        for thread in threads:
-            thread.join()
-
-        assert len(client.list()) == 16
-
-
-def test_a_forked_child_makes_its_own_connection(rhythm_url: str) -> None:
-    with rhythm.connect_sync(rhythm_url) as client:
-        client.start("add", {"a": 1})
-        child = os.fork()
-        if child == 0:
-            status = 1
-            try:
-                client.start("add", {"a": 2})
-                status = 0
-            finally:
-                os._exit(status)
-        _, code = os.waitpid(child, 0)
-
-        assert os.waitstatus_to_exitcode(code) == 0
-        assert len(client.list()) == 2
 
 
 async def test_a_closed_client_says_so() -> None:

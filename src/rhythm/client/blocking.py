@@ -1,9 +1,7 @@
 """The blocking twin of the client, for threads, scripts and web applications without an event loop.
 
-One portal thread per client runs an event loop with the asynchronous client on it; the methods here hand
-their calls over and wait. The thread starts at the first use. In a forked child (gunicorn preload) it does
-not exist, so everything of it is dropped there and made anew at the next use; the parent's connections are
-never touched by the child.
+The methods here hand their calls over to the client's portal (see ``portal``) and wait. It is made at the first use,
+and made anew in a forked child (gunicorn preload, multiprocessing): the parent's connections are never touched there.
 
 What is given a ``connection`` never goes through the portal: it runs on that connection in the calling thread, which
 is where the connection's transaction is being used.
@@ -11,17 +9,18 @@ is where the connection's transaction is being used.
 
 from __future__ import annotations
 
-import asyncio
 import builtins
 import os
 import threading
 import uuid
-from collections.abc import Callable, Coroutine, Iterable
+import weakref
+from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import Any, TypeVar, Unpack
+from typing import Any, Generic, ParamSpec, TypeVar, Unpack, cast, overload
 
 from rhythm.client.client import Client, Execution, new_signal
+from rhythm.client.portal import Portal
 from rhythm.client.publishing import PublishedWorkflow
 from rhythm.client.starts import Start, StartOptions, check_not_refused, new_execution, new_executions, started
 from rhythm.config import Config, load
@@ -31,49 +30,17 @@ from rhythm.model import ExecutionInfo
 from rhythm.store import callers
 from rhythm.tasks import Task
 
+P = ParamSpec("P")
+R = TypeVar("R")
 T = TypeVar("T")
 
 
-class _Portal:
-    """An event loop in a thread of its own, with an open client on it."""
-
-    def __init__(self, config: Config) -> None:
-        self.pid = os.getpid()
-        self._ready = threading.Event()
-        self._loop = asyncio.new_event_loop()
-        self._thread = threading.Thread(target=self._run, name="rhythm-portal", daemon=True)
-        self._thread.start()
-        self.client = Client(config)
-        try:
-            self.call(self.client.open())
-        except BaseException:
-            self.stop()
-            raise
-
-    def _run(self) -> None:
-        asyncio.set_event_loop(self._loop)
-        self._loop.run_forever()
-
-    def call(self, work: Coroutine[Any, Any, T]) -> T:
-        future = asyncio.run_coroutine_threadsafe(work, self._loop)
-        try:
-            return future.result()
-        except BaseException:
-            future.cancel()  # an interrupted caller leaves nothing running behind its back
-            raise
-
-    def stop(self) -> None:
-        self._loop.call_soon_threadsafe(self._loop.stop)
-        self._thread.join()
-        self._loop.close()
-
-
-class BlockingExecution:
+class BlockingExecution(Generic[R]):
     """One execution, as a handle of the blocking client; see ``Execution``."""
 
     __slots__ = ("_client", "_execution", "id")
 
-    def __init__(self, client: BlockingClient, execution: Execution[Any]) -> None:
+    def __init__(self, client: BlockingClient, execution: Execution[R]) -> None:
         self._client = client
         self._execution = execution
         self.id = execution.id
@@ -81,9 +48,9 @@ class BlockingExecution:
     def __repr__(self) -> str:
         return repr(self._execution)
 
-    def result(self, timeout: Duration | None = None) -> Any:
+    def result(self, timeout: Duration | None = None) -> R:
         """Waits for the outcome and returns the output; raises as ``Execution.result``."""
-        return self._execution._revived(self._client.wait(self.id, timeout=timeout))
+        return cast(R, self._execution._revived(self._client.wait(self.id, timeout=timeout)))
 
     def signal(self, name: str, payload: Any = None) -> None:
         """Sends a signal to this execution."""
@@ -93,7 +60,7 @@ class BlockingExecution:
         """Asks for this execution to be cancelled, or ends it; see ``Client.cancel``."""
         self._client.cancel(self.id, force=force)
 
-    def retry(self, *, from_start: bool = False) -> BlockingExecution:
+    def retry(self, *, from_start: bool = False) -> BlockingExecution[Any]:
         """Tries this execution again (see ``Client.retry``)."""
         return self._client.retry(self.id, from_start=from_start)
 
@@ -137,8 +104,9 @@ class BlockingClient:
         self.config = config
         self._handles = Client(config)  # never opened: what handles refer to that were made without the portal
         self._lock = threading.Lock()
-        self._portal: _Portal | None = None
+        self._portal: Portal | None = None
         self._closed = False
+        _clients.add(self)
 
     def __enter__(self) -> BlockingClient:
         self._open()
@@ -150,28 +118,65 @@ class BlockingClient:
         self.close()
 
     def close(self) -> None:
-        """Disconnects and ends the portal thread."""
+        """Disconnects and ends the portal thread; calls under way in other threads end with RhythmError."""
         with self._lock:
             portal, self._portal, self._closed = self._portal, None, True
-        if portal is not None and portal.pid == os.getpid():
-            portal.call(portal.client.close())
-            portal.stop()
+        if portal is not None:
+            portal.close()
 
-    def _open(self) -> _Portal:
+    def _open(self) -> Portal:
         with self._lock:
             if self._closed:
                 raise RhythmError("this client was closed")
-            if self._portal is None or self._portal.pid != os.getpid():
-                self._portal = _Portal(self.config)
+            if self._portal is None:
+                self._portal = Portal(self.config)
             return self._portal
+
+    def _forked(self) -> None:
+        """In a forked child: the portal is the parent's, and whoever held the lock does not exist."""
+        self._lock = threading.Lock()
+        self._portal = None
 
     def _call(self, work: Callable[[Client], Coroutine[Any, Any, T]]) -> T:
         portal = self._open()
         return portal.call(work(portal.client))
 
+    @overload
     def start(
-        self, name: Any, inputs: Any = None, *, connection: Any = None, **options: Unpack[StartOptions]
-    ) -> BlockingExecution:
+        self,
+        name: Task[P, Coroutine[Any, Any, R]],
+        inputs: Mapping[str, Any] | None = None,
+        *,
+        connection: Any = None,
+        **options: Unpack[StartOptions],
+    ) -> BlockingExecution[R]: ...
+    @overload
+    def start(
+        self,
+        name: Task[P, R],
+        inputs: Mapping[str, Any] | None = None,
+        *,
+        connection: Any = None,
+        **options: Unpack[StartOptions],
+    ) -> BlockingExecution[R]: ...
+    @overload
+    def start(
+        self,
+        name: str,
+        inputs: Mapping[str, Any] | None = None,
+        *,
+        connection: Any = None,
+        **options: Unpack[StartOptions],
+    ) -> BlockingExecution[Any]: ...
+
+    def start(
+        self,
+        name: str | Task[..., Any],
+        inputs: Mapping[str, Any] | None = None,
+        *,
+        connection: Any = None,
+        **options: Unpack[StartOptions],
+    ) -> BlockingExecution[Any]:
         """Starts a workflow or task; see ``Client.start``. ``connection``: of psycopg or SQLAlchemy, a blocking one."""
         if connection is None:
             return BlockingExecution(self, self._call(lambda client: client.start(name, inputs, **options)))
@@ -190,21 +195,47 @@ class BlockingClient:
             ids += started(records, callers.start_blocking(connection, records))
         return ids
 
-    def execution(self, execution_id: uuid.UUID | str) -> BlockingExecution:
+    def execution(self, execution_id: uuid.UUID | str) -> BlockingExecution[Any]:
         """A handle for an id, without asking the database."""
         return BlockingExecution(self, self._handles.execution(execution_id))
 
-    def get(self, execution_id: uuid.UUID | str) -> BlockingExecution:
+    def get(self, execution_id: uuid.UUID | str) -> BlockingExecution[Any]:
         """The execution, with what is known of it."""
         return BlockingExecution(self, self._call(lambda client: client.get(execution_id)))
 
-    def list(self, **filters: Any) -> builtins.list[BlockingExecution]:
+    def list(
+        self,
+        *,
+        name: str | None = None,
+        status: str | Sequence[str] | None = None,
+        kind: str | None = None,
+        queue: str | None = None,
+        key: str | None = None,
+        tags: Mapping[str, Any] | None = None,
+        parent: uuid.UUID | str | None = None,
+        limit: int = 100,
+        before: uuid.UUID | str | None = None,
+    ) -> builtins.list[BlockingExecution[Any]]:
         """Executions that fit, newest first; see ``Client.list``."""
-        return [BlockingExecution(self, found) for found in self._call(lambda client: client.list(**filters))]
+        found = self._call(
+            lambda client: client.list(
+                name=name,
+                status=status,
+                kind=kind,
+                queue=queue,
+                key=key,
+                tags=tags,
+                parent=parent,
+                limit=limit,
+                before=before,
+            )
+        )
+        return [BlockingExecution(self, execution) for execution in found]
 
-    def wait(self, execution_id: uuid.UUID | str, timeout: Duration | None = None) -> Any:
+    def wait(self, execution_id: BlockingExecution[Any] | uuid.UUID | str, timeout: Duration | None = None) -> Any:
         """The output, once the execution has finished."""
-        return self._call(lambda client: client.wait(execution_id, timeout))
+        wanted = execution_id.id if isinstance(execution_id, BlockingExecution) else execution_id
+        return self._call(lambda client: client.wait(wanted, timeout))
 
     def signal(
         self,
@@ -226,7 +257,7 @@ class BlockingClient:
         """Asks for an execution to be cancelled, or ends it; see ``Client.cancel``."""
         self._call(lambda client: client.cancel(execution_id, force=force))
 
-    def retry(self, execution_id: uuid.UUID | str, *, from_start: bool = False) -> BlockingExecution:
+    def retry(self, execution_id: uuid.UUID | str, *, from_start: bool = False) -> BlockingExecution[Any]:
         """Tries again what has failed; see ``Client.retry``."""
         return BlockingExecution(self, self._call(lambda client: client.retry(execution_id, from_start=from_start)))
 
@@ -237,6 +268,17 @@ class BlockingClient:
     def migrate(self) -> builtins.list[str]:
         """Brings the schema up to date."""
         return self._call(lambda client: client.migrate())
+
+
+_clients: weakref.WeakSet[BlockingClient] = weakref.WeakSet()
+
+
+def _after_fork() -> None:
+    for client in list(_clients):
+        client._forked()
+
+
+os.register_at_fork(after_in_child=_after_fork)
 
 
 def connect_sync(url: str | None = None, **options: Any) -> BlockingClient:

@@ -539,8 +539,8 @@ class EmbeddedServer:
         self._registered = 0
         with contextlib.suppress(ValueError):
             _in_use.remove(self)
-        if any(other.data_root == self.data_root for other in _in_use):
-            return  # another object of this process still needs it
+        if any(other.data_root == self.data_root and other._registered == os.getpid() for other in _in_use):
+            return  # another object of this process (not of the one it was forked from) still needs it
         home = self._find_home()
         if home is None:
             return
