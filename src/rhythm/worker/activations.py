@@ -99,16 +99,19 @@ class Activations:
 
     def _work(self) -> None:
         try:
+            finished: list[Report] = []
+            began = time.monotonic()
             while (jobs := self._jobs.get()) is not None:
-                finished: list[Report] = []
-                began = time.monotonic()
+                if not finished:
+                    began = time.monotonic()
                 for job in jobs:
                     finished.append(self._run(job))
                     if time.monotonic() - began > SLICE_SECONDS:
                         self._tell(self.done, finished)
                         finished, began = [], time.monotonic()
-                if finished:
+                if finished and self._jobs.empty():  # else they go with what comes next: each telling wakes the loop
                     self._tell(self.done, finished)
+                    finished = []
         except BaseException as error:
             logger.critical("the activation thread has ended unexpectedly", exc_info=True)
             self._tell(self.on_broken, error)
