@@ -40,6 +40,7 @@ from rhythm.language.builtins.host import (
     StartTimer,
     cancel_all,
     finish_operation,
+    pass_deadline,
     timeout_error,
 )
 from rhythm.language.codegen import Instance, Program, load
@@ -355,7 +356,9 @@ class _Run:
         operation = realm.operations.get(delivery.operation or 0)
         if operation is None:
             return  # its promise was settled otherwise: cancelled, abandoned or released
-        if kind == "timer":
+        if kind == "timer" and operation.kind in ("task", "child"):
+            pass_deadline(realm, operation)
+        elif kind == "timer":
             finish_operation(realm, operation, timer_fired=True)
             if operation.kind == "signal":
                 realm.reject_promise(operation.promise, timeout_error(operation))
@@ -374,6 +377,9 @@ class _Run:
                 realm.resolve_promise(operation.promise, from_json(payload, what))
                 return
             data = payloads.decode(payload)
+            if operation.on_cancel == "deadline" and isinstance(data, dict) and data.get("type") == "cancelled":
+                realm.reject_promise(operation.promise, timeout_error(operation))
+                return
             reason = error_from_payload(data if isinstance(data, dict) else {"thrown": data})
             if reason.__class__ is JSError:
                 reason.props["task" if operation.kind == "task" else "workflow"] = operation.name
@@ -539,7 +545,7 @@ class _Run:
 
     def take_commands(self) -> None:
         result = self.result
-        for command in self.realm.commands:
+        for command in self.realm.commands.values():
             if isinstance(command, StartChild):
                 result.children.append(
                     NewChild(

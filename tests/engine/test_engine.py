@@ -14,7 +14,7 @@ from rhythm.errors import SnapshotError
 from rhythm.language.ir import IRError
 from rhythm.language.values import current_realm
 from rhythm.model import Delivery
-from rhythm.testing import evaluate
+from rhythm.testing import Later, evaluate
 from tests.support.activations import EXECUTION_ID, NOW_MS, Driver, body, error_of, names_of, program_of, result_of
 
 
@@ -567,6 +567,111 @@ def test_cancel_of_a_sleep_in_its_own_turn_arms_nothing() -> None:
 def test_cancel_takes_promises_only() -> None:
     assert "cancel needs the promise" in error_of(Driver(body("cancel(5)")).start())["message"]
     assert result_of(Driver(body("return cancel(Promise.resolve(1))")).start()) is False
+
+
+# Deadlines ----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("call", ["task('charge', {}, { deadline: '1h' })", "child('order', {}, { deadline: '1h' })"])
+def test_past_its_deadline_a_task_is_asked_to_stop_and_times_out_when_it_does(call: str) -> None:
+    text = f"try {{ return await {call} }} catch (e) {{ return [e.name, e.type, e.message, e.executionId] }}"
+    driver = Driver(body(text))
+    started = driver.start()
+    activation = driver.timer(1)
+    assert activation.outcome is None
+    asked_again = driver.timer(1)
+    stopped = json.dumps({"name": "CancelledError", "message": "stopped", "type": "cancelled"}).encode()
+    ended = driver.deliver(Delivery(3, "failed", 1, None, stopped))
+
+    assert [(1, 3_600_000.0)] == [(timer.operation, timer.delay_ms) for timer in started.timers]
+    assert ([started.children[0].id], []) == (activation.cancels, asked_again.cancels)
+    name, kind, message, child_id = result_of(ended)
+    assert ("TimeoutError", "timeout", str(started.children[0].id)) == (name, kind, child_id)
+    assert "did not end within its deadline" in message
+
+
+def test_past_its_deadline_a_task_settles_with_what_really_happened() -> None:
+    for end in ("completed", "failed"):
+        driver = Driver(body("try { return await task('t', {}, { deadline: 5 }) } catch (e) { return e.name }"))
+        driver.start()
+        driver.timer(1)
+        ended = driver.completed(1, "receipt") if end == "completed" else driver.failed(1)
+        assert ("receipt" if end == "completed" else "CardDeclined") == result_of(ended)
+        assert [] == ended.dropped_timers
+
+
+def test_a_task_that_ends_within_its_deadline_drops_its_timer() -> None:
+    driver = Driver(body("await task('t', {}, { deadline: 5 }); await sleep(1)"))
+    driver.start()
+
+    assert [1] == driver.completed(1).dropped_timers
+
+
+def test_past_its_deadline_an_abandoned_task_times_out_at_once() -> None:
+    driver = Driver(
+        body("try { await task('t', {}, { deadline: 5, onCancel: 'abandon' }) } catch (e) { return e.name }")
+    )
+    driver.start()
+    activation = driver.timer(1)
+
+    assert ([], "TimeoutError") == (activation.cancels, result_of(activation))
+
+
+def test_a_deadline_after_a_cancel_request_changes_nothing() -> None:
+    driver = Driver(body("try { await task('t', {}, { deadline: 5 }) } catch (e) { return e.name }"))
+    driver.start()
+    driver.cancel()
+    late = driver.timer(1)
+    stopped = json.dumps({"name": "CancelledError", "message": "stopped", "type": "cancelled"}).encode()
+
+    assert [] == late.cancels
+    assert "CancelledError" == result_of(driver.deliver(Delivery(4, "failed", 1, None, stopped)))
+
+
+def test_a_deadline_needs_a_task_that_may_be_stopped() -> None:
+    activation = Driver(body("task('t', {}, { deadline: 5, cancellable: false })")).start()
+
+    assert "cannot have a deadline" in error_of(activation)["message"]
+
+
+def test_a_task_cancelled_in_its_own_turn_leaves_no_deadline() -> None:
+    text = "const t = task('t', {}, { deadline: 5 }); cancel(t); await t.catch(() => 0); await sleep(1)"
+    activation = Driver(body(text)).start()
+
+    assert ([], [2], []) == (
+        activation.children, [timer.operation for timer in activation.timers], activation.dropped_timers,
+    )  # fmt: skip
+
+
+def test_a_wide_fan_out_is_cancelled_in_the_activation_that_started_it() -> None:
+    text = "await signal('go'); await Promise.allSettled(Array.from({ length: 20000 }, () => task('t'))); return 1"
+    driver = Driver(body(text))
+    driver.start()
+    activation = driver.deliver(driver.delivery("signal", 0, None, "go"), Delivery(9, "cancel"))
+
+    assert ([], 1) == (activation.children, result_of(activation))
+
+
+@pytest.mark.parametrize("mode", ["never", "await"])
+def test_evaluate_knows_deadlines_and_cancels(mode: Any) -> None:
+    text = """workflow(ctx, inputs) {
+      const said = []
+      for (const deadline of [2, 20]) {
+        try { said.push(await task("slow", {}, { deadline })) } catch (e) { said.push([e.name, e.type]) }
+      }
+      const running = task("slow"), quick = task("quick")
+      cancel(running); cancel(quick)
+      await sleep(1)
+      const later = task("slow"); await sleep(5); cancel(later)
+      for (const one of [running, quick, later]) {
+        try { said.push(await one) } catch (e) { said.push(e.name) }
+      }
+      return said
+    }"""
+    tasks = {"slow": lambda: Later("done", delay="10ms"), "quick": lambda: "quick"}
+    outcome = evaluate(text, tasks=tasks, snapshot=mode)
+
+    assert [["TimeoutError", "timeout"], "done", "CancelledError", "CancelledError", "CancelledError"] == outcome.result
 
 
 # Endings ------------------------------------------------------------------------------------------

@@ -271,3 +271,23 @@ async def test_a_forced_cancel_stops_what_runs_and_undoes_nothing(stops: Shop) -
 async def quiet(shop: Shop) -> bool:
     (row,) = await shop.query("select count(*) as n from rhythm.claims")
     return not row["n"]
+
+
+@pytest.mark.parametrize(
+    ("task", "inputs", "result"),
+    [
+        ("slow", {"seconds": 60, "mark": "m1"}, ["TimeoutError", "timeout", "slow", False]),
+        ("charge", {"mark": "m1", "stops": "completes"}, "charged"),
+        ("nobody knows", {}, ["TimeoutError", "timeout", "nobody knows", False]),
+    ],
+)
+async def test_past_its_deadline_a_task_is_stopped_or_settles_with_what_happened(
+    stops: Shop, task: str, inputs: dict[str, object], result: object
+) -> None:
+    stops.worker("--app", "stops")
+    options = {"deadline": 1500, "retries": 5}
+    execution = await stops.client.start("calls", {"task": task, "inputs": inputs, "options": options})
+
+    assert result == await execution.result(timeout=30)
+    assert 0 == (await stops.query("select count(*) as n from rhythm.timers"))[0]["n"]
+    assert list(await stops.client.store.breaches()) == []

@@ -115,8 +115,10 @@ class HostOperation:
         self.promise = promise
         self.child_id: str = ""  #: Id of the started execution; "" for timers and signal waits.
         self.since_ms: float = 0.0  #: When it was called, in milliseconds since the epoch.
-        self.due_at_ms: float | None = None  #: When its timer (or the signal's timeout) fires; None without one.
-        self.on_cancel: str = "cancel"  #: "cancel" (ask it to stop) or "abandon" (reject at once, let it run).
+        self.due_at_ms: float | None = None  #: When its timer (timeout, deadline) fires; None without one.
+        #: "cancel" (ask it to stop), "abandon" (reject at once, let it run), or "deadline" (it has been asked to stop
+        #: because its deadline had passed).
+        self.on_cancel: str = "cancel"
         self.can_cancel: bool = True  #: False: a cancel request leaves it alone.
         self.asked: bool = False  #: True once the child has been asked to stop.
 
@@ -394,7 +396,8 @@ class Realm:
         self.operations: dict[int, HostOperation] = {}  #: Outstanding ones by number, in call order.
         self.next_number: int = 1
         self.unread: list[tuple[str, bytes]] = []  #: Signals nobody has waited for yet, oldest first: name, payload.
-        self.commands: list[Any] = []  #: Effects of this activation, in order; never part of a snapshot.
+        #: Effects of this activation, in order, by operation and class; never part of a snapshot.
+        self.commands: dict[tuple[int, type], Any] = {}
         self.execution_id: str = ""
         self.payload_bytes_max: int = PAYLOAD_BYTES_MAX  #: Largest inputs of a task or child, bytes of JSON.
         self.cancelled: bool = False

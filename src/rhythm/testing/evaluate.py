@@ -90,6 +90,8 @@ def evaluate(
 ) -> Outcome:
     """Runs a workflow in memory.
 
+    A task that the workflow cancels, or whose deadline passes, confirms that one millisecond later; one that is due by
+    then settles as it does.
     ``tasks`` maps names of tasks (and of child workflows) to plain or async callables, called with the inputs as
     keyword arguments, or with the one raw value when declared with a single positional-only parameter. ``signals``
     holds (after, name, payload), ``after`` counted from the start, in seconds or as text. ``clock`` is where the
@@ -126,10 +128,11 @@ class _Evaluation:
         self.tasks = tasks
         self.by_bytes = by_bytes
         self.now_ms = now_ms
-        self.events: list[tuple[float, int, Delivery]] = []
+        self.events: list[tuple[float, int, int, Delivery]] = []
         self.order = itertools.count()
         self.numbers = itertools.count(1)
         self.dropped: set[int] = set()
+        self.running: dict[uuid.UUID, tuple[int, float]] = {}  # operation, and when its outcome is due
         self.cancels = 0
         self.logs: list[tuple[str, str]] = []
         self.loop: asyncio.AbstractEventLoop | None = None
@@ -137,7 +140,7 @@ class _Evaluation:
     def at(self, due_ms: float, delivery: Delivery) -> None:
         # Ties go by call order: operations are numbered in it, and signals are there before all calls.
         order = next(self.order) - EVENTS_MAX if delivery.operation is None else delivery.operation
-        heapq.heappush(self.events, (due_ms, order, delivery))
+        heapq.heappush(self.events, (due_ms, order, next(self.order), delivery))
 
     def run(self, start: StartInfo) -> Outcome:
         environment = Environment(lambda: self.now_ms, random.random, lambda: str(new_id()))
@@ -170,7 +173,7 @@ class _Evaluation:
 
     def next_delivery(self) -> Delivery:
         while self.events:
-            due_ms, _, delivery = heapq.heappop(self.events)
+            due_ms, _, _, delivery = heapq.heappop(self.events)
             if delivery.kind == "timer" and delivery.operation in self.dropped:
                 continue
             self.now_ms = max(self.now_ms, due_ms)
@@ -186,13 +189,15 @@ class _Evaluation:
 
     def carry_out(self, activation: Activation) -> None:
         self.logs += activation.logs
-        for timer in activation.timers:
+        for child in activation.children:
+            self.call(child)
+        for timer in activation.timers:  # after the children: what ends just within its deadline has ended
             due = self.now_ms + timer.delay_ms if timer.delay_ms is not None else timer.due_at_ms
             assert due is not None, "a timer has one of its two times"
             self.at(due, Delivery(0, "timer", timer.operation))
         self.dropped.update(activation.dropped_timers)
-        for child in activation.children:
-            self.call(child)
+        for child_id in activation.cancels:
+            self.stop(child_id)
 
     def call(self, child: NewChild) -> None:
         due = self.now_ms + TASK_MS + float(child.options.get("delay_seconds") or 0) * 1000
@@ -209,6 +214,19 @@ class _Evaluation:
             self.at(due, Delivery(0, "failed", child.operation, None, payload))
         else:
             self.at(due, Delivery(0, "completed", child.operation, None, payload))
+        self.running[child.id] = child.operation, due
+
+    def stop(self, child_id: uuid.UUID) -> None:
+        """Asks a task to stop: one that takes longer confirms it; one that is as good as done settles as it will."""
+        operation, due = self.running.pop(child_id)
+        if due > self.now_ms + TASK_MS:
+            self.events = [
+                event for event in self.events if event[-1].operation != operation or event[-1].kind == "timer"
+            ]
+            heapq.heapify(self.events)
+            error = TaskCancelled("the task was cancelled")
+            confirmed = Delivery(0, "failed", operation, None, failure_payload(error, kind="cancelled"))
+            self.at(self.now_ms + TASK_MS, confirmed)
 
     def invoke(self, child: NewChild) -> Any:
         function = self.tasks.get(child.name)
@@ -240,6 +258,10 @@ class _Evaluation:
 
 class TaskNotFoundError(Exception):
     """There is no task of this name."""
+
+
+class TaskCancelled(Exception):
+    """The task was cancelled."""
 
 
 async def _awaited(answer: Any) -> Any:

@@ -14,6 +14,8 @@ checked completely; an unknown one is refused by name.
 
 `cancel_operation` and `cancel_all` are also what a cancel request from outside uses. Rejected at once is only what
 has had no effect yet; a task or child that may have been claimed is asked to stop, and settles with what happened.
+A deadline does the same to its task or child when its timer fires (`pass_deadline`), only that what then ends as
+cancelled has timed out. It is the workflow's timer, and ends with the workflow.
 """
 
 from __future__ import annotations
@@ -55,7 +57,7 @@ class StartChild:
     kind: str  #: "task" or "workflow".
     name: str
     inputs: bytes  #: JSON.
-    #: Only what the call has set: key, retries, retry, timeout_seconds, deadline_seconds, queue, priority,
+    #: Only what the call has set: key, retries, retry, timeout_seconds, queue, priority,
     #: delay_seconds, on_cancel, cancellable. `retry` holds initial and max (seconds), factor, jitter, retry_on,
     #: no_retry_on.
     options: dict[str, Any] = field(default_factory=dict)
@@ -108,11 +110,17 @@ def _start_child(kind: str, started: str, name: Value, inputs: Value, options: d
             f"inputs of {kind} {name} take {len(payload):,} bytes, over the limit of {realm.payload_bytes_max:,} "
             "(payload_bytes_max); store them elsewhere and pass where they are"
         )
+    if "deadline_seconds" in options and not options.get("cancellable", True):
+        throw_type_error(f"{kind} {name} cannot have a deadline: with cancellable: false nobody may ask it to stop")
     operation = _operation(realm, kind, name)
     operation.child_id = options.pop("id", None) or realm.new_id()
     operation.on_cancel = options.get("on_cancel", "cancel")
     operation.can_cancel = options.get("cancellable", True)
-    realm.commands.append(StartChild(operation.number, operation.child_id, started, name, payload, options))
+    deadline = options.pop("deadline_seconds", None)
+    _ask(realm, StartChild(operation.number, operation.child_id, started, name, payload, options))
+    if deadline is not None:
+        operation.due_at_ms = operation.since_ms + deadline * 1000.0
+        _ask(realm, StartTimer(operation.number, delay_ms=deadline * 1000.0))
     return operation.promise
 
 
@@ -130,7 +138,7 @@ def _sleep(duration: Value = UNDEFINED, *_: Value) -> Value:
         due = operation.since_ms + delay
         command = StartTimer(operation.number, delay_ms=delay)
     operation.due_at_ms = due
-    realm.commands.append(command)
+    _ask(realm, command)
     return operation.promise
 
 
@@ -141,7 +149,7 @@ def _signal(name: Value = UNDEFINED, options: Value = UNDEFINED, *_: Value) -> V
     operation = _operation(realm, "signal", name)
     if timeout is not None:
         operation.due_at_ms = operation.since_ms + timeout * 1000.0
-        realm.commands.append(StartTimer(operation.number, delay_ms=timeout * 1000.0))
+        _ask(realm, StartTimer(operation.number, delay_ms=timeout * 1000.0))
     return operation.promise
 
 
@@ -176,18 +184,26 @@ def cancel_operation(realm: Realm, operation: HostOperation) -> bool:
         finish_operation(realm, operation)
         realm.reject_promise(operation.promise, cancelled_error(operation))
         return True
-    start = _uncommitted(realm, operation, StartChild)
-    if operation.on_cancel == "abandon":
-        finish_operation(realm, operation)
-        realm.reject_promise(operation.promise, cancelled_error(operation))
-    elif start is not None:
-        realm.commands.remove(start)
+    if operation.on_cancel == "abandon" or realm.commands.pop((operation.number, StartChild), None) is not None:
         finish_operation(realm, operation)
         realm.reject_promise(operation.promise, cancelled_error(operation))
     elif not operation.asked:
         operation.asked = True
-        realm.commands.append(CancelChild(operation.number, operation.child_id))
+        _ask(realm, CancelChild(operation.number, operation.child_id))
     return True
+
+
+def pass_deadline(realm: Realm, operation: HostOperation) -> None:
+    """The deadline of a task or child has passed: it is asked to stop, and settles with what really happens."""
+    if operation.on_cancel == "abandon":
+        finish_operation(realm, operation, timer_fired=True)
+        realm.reject_promise(operation.promise, timeout_error(operation))
+        return
+    operation.due_at_ms = None
+    if not operation.asked:
+        operation.asked = True
+        operation.on_cancel = "deadline"
+        _ask(realm, CancelChild(operation.number, operation.child_id))
 
 
 def cancel_all(realm: Realm) -> None:
@@ -204,11 +220,8 @@ def finish_operation(realm: Realm, operation: HostOperation, *, timer_fired: boo
     del realm.operations[operation.number]
     operation.promise.operation = None
     if operation.due_at_ms is not None and not timer_fired:
-        armed = _uncommitted(realm, operation, StartTimer)
-        if armed is not None:
-            realm.commands.remove(armed)
-        else:
-            realm.commands.append(DropTimer(operation.number))
+        if realm.commands.pop((operation.number, StartTimer), None) is None:
+            _ask(realm, DropTimer(operation.number))
 
 
 def cancelled_error(operation: HostOperation) -> JSError:
@@ -218,8 +231,9 @@ def cancelled_error(operation: HostOperation) -> JSError:
 
 
 def timeout_error(operation: HostOperation) -> JSError:
-    """The TimeoutError of a signal wait."""
-    error = JSError("Error", f"{describe(operation)} timed out")
+    """The TimeoutError of a signal wait, or of a task or child that was past its deadline."""
+    what = "timed out" if operation.kind == "signal" else "did not end within its deadline"
+    error = JSError("Error", f"{describe(operation)} {what}")
     return _named(error, "TimeoutError", operation, type="timeout")
 
 
@@ -238,11 +252,8 @@ def _named(error: JSError, name: str, operation: HostOperation, **props: Value) 
     return error
 
 
-def _uncommitted(realm: Realm, operation: HostOperation, command_class: type) -> Any:
-    for command in reversed(realm.commands):
-        if command.operation == operation.number and command.__class__ is command_class:
-            return command
-    return None
+def _ask(realm: Realm, command: Command) -> None:
+    realm.commands[command.operation, command.__class__] = command
 
 
 # Arguments ---------------------------------------------------------------------------------------
