@@ -40,6 +40,7 @@ _NAMES = {
     "TaskContext": "rhythm.tasks",
     "TaskInputInvalid": "rhythm.errors",
     "TaskNotRetryable": "rhythm.errors",
+    "TaskProcessDied": "rhythm.errors",
     "TaskRetryAfter": "rhythm.errors",
     "WaitTimeout": "rhythm.errors",
     "Worker": "rhythm.worker",
@@ -81,6 +82,7 @@ __all__ = [
     "TaskContext",
     "TaskInputInvalid",
     "TaskNotRetryable",
+    "TaskProcessDied",
     "TaskRetryAfter",
     "WaitTimeout",
     "Worker",
@@ -122,6 +124,7 @@ if TYPE_CHECKING:
         StartRefused,
         TaskInputInvalid,
         TaskNotRetryable,
+        TaskProcessDied,
         TaskRetryAfter,
         WaitTimeout,
     )

@@ -56,6 +56,7 @@ class Config:
     queues: tuple[str, ...] = ()  #: Queues a worker serves. Default: "default" and those its tasks name.
     concurrency: int | None = None  #: Started tasks per process. Default: 100 async ones, 16 in threads.
     processes: int = 1  #: Worker processes. Default 1.
+    task_processes: int | None = None  #: Child processes for process=True tasks, per process. Default: one per CPU.
     health_port: int | None = None  #: TCP port that says over HTTP whether a worker is well. Default none.
     heartbeat_timeout: float = 30.0  #: A worker not heard of for so long is dead. Default 30 s, at least 1 s.
     stall_timeout: float = 60.0  #: A worker whose exchange stands for so long stops beating. Default 60 s.
@@ -259,6 +260,7 @@ _KEYS: Mapping[str, Callable[[object, Path], Any]] = {
     "queues": _texts,
     "concurrency": _whole(1, CONCURRENCY_MAX),
     "processes": _whole(1, PROCESSES_MAX),
+    "task_processes": _whole(1, PROCESSES_MAX),
     "health_port": _whole(0, PORT_MAX),
     "heartbeat_timeout": _duration(HEARTBEAT_TIMEOUT_MIN_SECONDS),
     "stall_timeout": _duration(1.0),

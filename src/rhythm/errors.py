@@ -22,6 +22,7 @@ RhythmError
 ├── WaitTimeout              ``result(timeout=…)`` ran out; the execution carries on
 ├── TaskNotRetryable         raise it in a task: this failure is final
 ├── TaskRetryAfter           raise it in a task: try again after a given delay
+├── TaskProcessDied          a task's own process ended in the middle of it
 ├── IncarnationDead          this worker was declared dead; nothing it holds counts any more
 └── SnapshotError            a stored snapshot cannot be read
 
@@ -195,6 +196,20 @@ class TaskRetryAfter(RhythmError):
         if not 0 <= seconds < float("inf"):
             raise ValueError(f"TaskRetryAfter: seconds {seconds!r} is not a number from 0 on")
         self.seconds = float(seconds)
+        super().__init__(message)
+
+
+class TaskProcessDied(RhythmError):
+    """The process of a task ended in the middle of it.
+
+    ``data`` is {"exit_status": number}, {"signal": number}, or None where neither is known.
+    """
+
+    def __init__(self, message: str, *, status: int | None = None) -> None:
+        self.status = status  #: negative: the number of a signal; None: unknown
+        self.data: dict[str, int] | None = None
+        if status is not None:
+            self.data = {"exit_status": status} if status >= 0 else {"signal": -status}
         super().__init__(message)
 
 

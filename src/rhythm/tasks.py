@@ -197,7 +197,7 @@ class Task(Generic[P, R]):
     """A task: the decorated function with its name and options. Calling it calls the function.
 
     Made by ``@task``. ``name``, ``queue``, ``retries``, ``retry``, ``timeout_seconds`` (None: no limit) and
-    ``priority`` and ``transactional`` are what was given there; ``is_async`` tells whether the function is
+    ``priority``, ``transactional`` and ``process`` are what was given there; ``is_async`` tells whether the function is
     ``async def``.
     """
 
@@ -212,6 +212,7 @@ class Task(Generic[P, R]):
         timeout_seconds: float | None,
         priority: int,
         transactional: bool = False,
+        process: bool = False,
     ) -> None:
         self.function = function
         self.name = name
@@ -221,6 +222,7 @@ class Task(Generic[P, R]):
         self.timeout_seconds = timeout_seconds
         self.priority = priority
         self.transactional = transactional
+        self.process = process
         self.is_async = inspect.iscoroutinefunction(function)
         self.signature = inspect.signature(function)
         self.context_parameter: str | None = None  #: the parameter that takes the TaskContext, once prepared
@@ -297,6 +299,10 @@ class Task(Generic[P, R]):
 
     def _check_parameters(self) -> None:
         where = f"task {self.name!r}"
+        if self.process and self.is_async:
+            raise TypeError(f"{where}: process=True is for def functions; an async one does not block its worker")
+        if self.process and "<locals>" in self.function.__qualname__:
+            raise TypeError(f"{where}: with process=True it must stand at the top of a module, to be found by its name")
         if inspect.isgeneratorfunction(self.function) or inspect.isasyncgenfunction(self.function):
             raise TypeError(f"{where}: a generator cannot be a task; return a list")
         for parameter in self.signature.parameters.values():
@@ -469,13 +475,13 @@ class Task(Generic[P, R]):
         only: Sequence[type[BaseException] | str] = policy.get("retry_on", self.retry.retry_on)
         return not only or _matches(error, only)
 
-    def invoke(self, inputs: bytes, context: TaskContext | None = None) -> bytes:
+    def invoke(self, inputs: bytes, context: TaskContext | None = None, *, bytes_max: int = PAYLOAD_BYTES_MAX) -> bytes:
         """Runs a ``def`` task from JSON to JSON. Raises what the function raises, and what bind and encode raise."""
         arguments = self.bind(inputs)
         if self.context_parameter is not None:
             arguments[self.context_parameter] = context or TaskContext(name=self.name)
         call: Callable[..., Any] = self.function
-        return self.encode(call(**arguments))
+        return self.encode(call(**arguments), bytes_max=bytes_max)
 
 
 # --- the decorator -------------------------------------------------------------------------------
@@ -536,6 +542,7 @@ def task(
     timeout: Duration | None = None,
     priority: int = 0,
     transactional: bool = False,
+    process: bool = False,
 ) -> Callable[[Callable[P, R]], Task[P, R]]: ...
 
 
@@ -550,6 +557,7 @@ def task(
     timeout: Duration | None = None,
     priority: int = 0,
     transactional: bool = False,
+    process: bool = False,
 ) -> Any:
     """Makes a function a task that executions can call by name. Use it bare or with options.
 
@@ -558,12 +566,18 @@ def task(
     seconds or like "30s"; default none. ``priority``: -100 to 100, higher first, default 0. ``async def``
     functions run on the worker's event loop, ``def`` functions in threads. ``transactional``: the task's writes
     on ``TaskContext.connection`` are committed in one transaction with its output, exactly once; default False.
+    ``process``: a ``def`` task that runs in a child process of the worker, which can be killed: at its timeout and when
+    it is cancelled; for what holds the interpreter lock, crashes, or cannot be interrupted. Default False.
     Raises TypeError or ValueError when an option or the signature cannot be used.
     """
     if function is not None and not callable(function):
         raise TypeError("@task decorates a function; its options are given by keyword")
     if not isinstance(transactional, bool):
         raise TypeError(f"transactional takes True or False, not {transactional!r}")
+    if not isinstance(process, bool):
+        raise TypeError(f"process takes True or False, not {process!r}")
+    if process and transactional:
+        raise TypeError("a task cannot be both transactional and process: a connection cannot be shared with a process")
     options: dict[str, Any] = {
         "queue": _checked_name(queue, "queue"),
         "retries": _checked_whole(retries, "retries", 0, RETRIES_MAX),
@@ -571,6 +585,7 @@ def task(
         "timeout_seconds": _checked_timeout(timeout),
         "priority": _checked_whole(priority, "priority", PRIORITY_MIN, PRIORITY_MAX),
         "transactional": transactional,
+        "process": process,
     }
 
     def decorate(target: Callable[..., Any]) -> Task[..., Any]:

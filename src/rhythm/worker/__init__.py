@@ -4,6 +4,8 @@ worker         life cycle: connect, register, run, begin anew, stop
 incarnation    one registration: its parts, what they tell each other, and how it ends
 exchange       the loop of exchanges: reports out, claims in, and what to do when an answer is lost
 runner         tasks: on the loop, or in threads
+lanes          how many tasks of each kind run, wait, and are claimed
+children       child processes for tasks that can be killed; child: what runs in them
 transactional  tasks whose writes and outcome are one commit
 activations    workflows: the thread they run on, and the cache of their heaps
 heartbeat      the sign of life, from a thread and connection of its own

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from rhythm.model import Claim, Parent, TaskOutcome, WorkflowCommit
@@ -15,7 +16,7 @@ if TYPE_CHECKING:
 class Held:
     """One claimed execution. ``token`` changes when the batch it came in is split."""
 
-    __slots__ = ("abandoned", "began_at", "begun", "cancel_asked", "claim", "ended", "running", "token")
+    __slots__ = ("abandoned", "began_at", "begun", "cancel_asked", "claim", "ended", "kill", "running", "token")
 
     def __init__(self, claim: Claim) -> None:
         self.claim = claim
@@ -23,6 +24,7 @@ class Held:
         self.running: asyncio.Task[None] | None = None  #: of an async task that has really suspended
         self.begun = False  #: a task that was called
         self.began_at = 0.0  #: time.monotonic()
+        self.kill: Callable[[], None] | None = None  #: ends the process in which it runs
         self.cancel_asked = False
         self.abandoned: str | None = None  #: why nobody waits for it any more, for whoever asks its context
         self.ended = False  #: not held any more; the same execution may be held again, in another record

@@ -84,7 +84,7 @@ class Incarnation(Work):
             incarnation,
             self,
             queues=list(registered.queues.values()),
-            singles=[id_ for name, id_ in registered.names.items() if setup.tasks[name].transactional],
+            singles=[id_ for name, id_ in registered.names.items() if _is_single(setup.tasks[name])],
             poll_interval=config.poll_interval,
             signals=setup.signals,
             fail_point=setup.fail_point,
@@ -94,6 +94,7 @@ class Incarnation(Work):
             self._task_done,
             async_max=config.concurrency or ASYNC_MAX,
             threads_max=config.concurrency or THREADS_MAX,
+            processes_max=config.task_processes or os.cpu_count() or 1,
             payload_bytes_max=config.payload_bytes_max,
             fail_point=setup.fail_point,
             on_surplus=exchange.hand_back,
@@ -162,7 +163,8 @@ class Incarnation(Work):
             self._runner.close()
             if self._transactions is not None:
                 await self._transactions.close()
-            await asyncio.gather(asyncio.to_thread(self._activations.close), asyncio.to_thread(self._heartbeat.close))
+            closing = (self._activations.close, self._heartbeat.close, self._runner.join)
+            await asyncio.gather(*[asyncio.to_thread(close) for close in closing])
 
     def health(self) -> str | None:
         """What keeps it from its work, in words; None: nothing. May be called from any thread."""
@@ -330,6 +332,11 @@ class Incarnation(Work):
             held = self._exchange.held.get(execution_id)
             if held is not None and held.claim.kind == "task" and not held.cancel_asked:
                 self._runner.cancel(held)
+
+
+def _is_single(task: Task[..., Any]) -> bool:
+    """Whether executions of this task are claimed singly: they need a state of their own in the worker."""
+    return task.transactional or task.process
 
 
 def _definition_id(job: Job) -> int:

@@ -2,14 +2,14 @@
 
 An ``async def`` task that contains no await cannot suspend: it is stepped once, without an asyncio Task around it.
 Every other one gets a Task of its own, at most ``async_max`` at a time; ``def`` tasks run in ``threads_max`` threads.
-Each of these kinds, and transactional tasks, has a lane of its own (see ``lanes``). Long batches give the loop a turn
-every SLICE_SECONDS.
+Those with ``process=True`` run in child processes (see ``children``), and a thread waits for each. Each of these kinds,
+and transactional tasks, has a lane of its own (see ``lanes``). Long batches give the loop a turn every SLICE_SECONDS.
 
-An attempt that runs into its timeout fails with type "timeout": an async task is cancelled; a thread cannot be stopped,
-its result is ignored when it comes. Nothing a task does or returns gets out of here but as an outcome: what it raises
-is its failure, and retried by its policy, whatever it is. SystemExit, KeyboardInterrupt, GeneratorExit and
-CancelledError that a task raises of its own accord end that attempt, never the worker. (Only inside an asyncio Task
-that the task itself made do the first two end the process, as everywhere in asyncio.)
+An attempt that runs into its timeout fails with type "timeout": an async task is cancelled, a process killed; a thread
+cannot be stopped, its result is ignored when it comes. Nothing a task does or returns gets out of here but as an
+outcome: what it raises is its failure, and retried by its policy, whatever it is. SystemExit, KeyboardInterrupt,
+GeneratorExit and CancelledError that a task raises of its own accord end that attempt, never the worker. (Only inside
+an asyncio Task that the task itself made do the first two end the process, as everywhere in asyncio.)
 
 A task that somebody wants cancelled confirms it by ending with what stopped it (CancelledError, or TaskAbandoned from
 its context); any other end is its outcome.
@@ -35,6 +35,7 @@ from rhythm.errors import DatabaseUnavailable, RhythmError, TaskRetryAfter
 from rhythm.faults import FailPoint
 from rhythm.model import TaskOutcome
 from rhythm.tasks import Task, TaskAbandoned, TaskContext, current_attempt, failure_payload
+from rhythm.worker.children import Answer, Children
 from rhythm.worker.held import Held
 from rhythm.worker.lanes import PATIENCE_SECONDS, WAITING_MAX, Lane
 from rhythm.worker.transactional import Ending, TransactionalTasks
@@ -71,6 +72,8 @@ def _kind(task: Task[..., Any]) -> str:
     """Which lane a task belongs to."""
     if task.transactional:
         return "transactional"
+    if task.process:
+        return "process"
     if not task.is_async:
         return "threaded"
     return "plain" if never_suspends(task.function) else "suspending"
@@ -89,6 +92,7 @@ class TaskRunner:
         *,
         async_max: int,
         threads_max: int,
+        processes_max: int,
         payload_bytes_max: int,
         fail_point: FailPoint | None,
         on_surplus: Callable[[list[Held]], None],
@@ -117,9 +121,11 @@ class TaskRunner:
             lane("suspending", async_max),
             lane("threaded", threads_max),
             lane("transactional", transactions),
+            lane("process", processes_max),
         )
         self._lane_of = {name: lane for lane in self.lanes for name in lane.names}
         loop = asyncio.get_running_loop()
+        self._children = Children(payload_bytes_max=payload_bytes_max)
         self._threads = _Threads(lambda error: _call_soon(loop, on_broken, error))
         self._slice: asyncio.Handle | None = None
         self._surplus_check: asyncio.TimerHandle | None = None
@@ -202,6 +208,10 @@ class TaskRunner:
             self._failed(
                 held, None, TaskNotFoundError(f"no task named {claim.name!r} is registered in this worker"), False
             )
+            return
+        if task.process:
+            self.lane_of(claim.name).began(held, now)
+            self._in_process(held, task)
             return
         try:
             arguments = task.bind(claim.inputs)
@@ -358,6 +368,51 @@ class TaskRunner:
         if held.claim.timeout_seconds:
             timer = loop.call_later(held.claim.timeout_seconds, expire)
 
+    def _in_process(self, held: Held, task: Task[..., Any]) -> None:
+        claim = held.claim
+        loop = asyncio.get_running_loop()
+        call = self._children.call(task.function, claim.inputs, _job(held, task))
+        held.kill = call.kill
+        timer: asyncio.TimerHandle | None = None
+
+        def begun() -> None:
+            nonlocal timer
+            if claim.timeout_seconds and not held.ended:
+                timer = loop.call_later(claim.timeout_seconds, expire)
+
+        def expire() -> None:
+            held.abandoned = "it has taken longer than its timeout"
+            call.kill()
+
+        def end(answer: Answer | BaseException) -> None:
+            held.kill = None
+            if timer is not None:
+                timer.cancel()
+            self.lane_of(claim.name).ended(held, time.monotonic())
+            if isinstance(answer, Answer):
+                self._answered(held, answer)
+            elif self._stopped and call.killed:
+                pass  # whoever takes over runs it again
+            elif held.cancel_asked and call.killed:
+                self._cancelled(held)
+            elif call.killed:
+                late = self._timeout(held)
+                self._failed(held, task, late, task.is_retryable(late, claim.retry), kind="timeout")
+            else:
+                self._failed(held, task, answer, task.is_retryable(answer, claim.retry))
+            self.go_on()
+
+        def work() -> None:
+            try:
+                answer: Answer | BaseException = call.run(lambda: _call_soon(loop, begun))
+            except BaseException as error:  # noqa: BLE001  (what has become of the process is the outcome)
+                answer = error
+            _call_soon(loop, end, answer)
+
+        context = contextvars.copy_context()
+        context.run(current_attempt.set, (claim.id, claim.attempt))  # for what the child logs
+        self._threads.run(lambda: context.run(work))
+
     def _timeout(self, held: Held) -> TaskTimeout:
         claim = held.claim
         return TaskTimeout(
@@ -381,6 +436,17 @@ class TaskRunner:
         claim = held.claim
         log_transition(logging.DEBUG, claim.id, claim.attempt, "task", claim.name, "completed")
         self.report(held, TaskOutcome(held.token, claim.id, "completed", payload))
+
+    def _answered(self, held: Held, answer: Answer) -> None:
+        """What a child process says of its task."""
+        if self.fail_point is not None:
+            self.fail_point.passed("task_done")
+        claim = held.claim
+        if answer.completed:
+            log_transition(logging.DEBUG, claim.id, claim.attempt, "task", claim.name, "completed")
+            self.report(held, TaskOutcome(held.token, claim.id, "completed", answer.payload))
+            return
+        self._report_failure(held, answer.payload, "failed", answer.error, answer.retryable, answer.retry_after)
 
     def _ended(self, held: Held, task: Task[..., Any], ending: Ending) -> None:
         if ending is Ending.ABANDONED:
@@ -406,10 +472,15 @@ class TaskRunner:
             self._cancelled(held)
             return
         after = error.seconds if isinstance(error, TaskRetryAfter) else None
-        claim = held.claim
         why = f"{type(error).__name__}: {error}"
+        payload = failure_payload(error, kind=kind, attempts=held.claim.attempt, retryable=retryable)
+        self._report_failure(held, payload, kind, why, retryable, after)
+
+    def _report_failure(
+        self, held: Held, payload: bytes, kind: str, why: str, retryable: bool, after: float | None
+    ) -> None:
+        claim = held.claim
         log_transition(logging.INFO, claim.id, claim.attempt, "task", claim.name, "failed", type=kind, error=why)
-        payload = failure_payload(error, kind=kind, attempts=claim.attempt, retryable=retryable)
         self.report(held, TaskOutcome(held.token, claim.id, "failed", payload, retryable, after))
 
     def _cancelled(self, held: Held) -> None:
@@ -426,6 +497,8 @@ class TaskRunner:
         held.cancel_asked = True
         if held.running is not None:
             held.running.cancel()
+        elif held.kill is not None:
+            held.kill()
         elif held in (waiting := self.lane_of(held.claim.name).waiting):
             waiting.remove(held)
             self._cancelled(held)
@@ -445,14 +518,21 @@ class TaskRunner:
             held.abandoned = "its worker has let go of it"
             if held.running is not None:
                 held.running.cancel()
+            elif held.kill is not None:
+                held.kill()
 
     def close(self) -> None:
-        """Gives the threads up without waiting for them."""
+        """Kills the child processes, and gives the threads up without waiting for them."""
         self.let_go()
         for handle in (self._slice, self._surplus_check):
             if handle is not None:
                 handle.cancel()
+        self._children.close()
         self._threads.close()
+
+    def join(self) -> None:
+        """After ``close``: waits for what was killed. Blocks for a moment."""
+        self._children.join()
 
 
 class _Threads:
@@ -499,6 +579,21 @@ def _call_soon(loop: asyncio.AbstractEventLoop, function: Callable[..., None], *
         loop.call_soon_threadsafe(function, *arguments)
     except RuntimeError:
         logger.debug("a task ended after its worker had gone")
+
+
+def _job(held: Held, task: Task[..., Any]) -> dict[str, Any]:
+    """What a child process has to know of an attempt."""
+    claim = held.claim
+    return {
+        "policy": None if claim.retry is None else dict(claim.retry),
+        "attempt": {
+            "execution_id": str(claim.id),
+            "attempt": claim.attempt,
+            "parent_id": None if claim.parent_id is None else str(claim.parent_id),
+            "idempotency_key": idempotency_key(claim.key, claim.parent_id, claim.operation, claim.id),
+            "name": task.name,
+        },
+    }
 
 
 def idempotency_key(
