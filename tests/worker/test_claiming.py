@@ -10,51 +10,54 @@ from typing import Any
 import pytest
 
 from rhythm.worker.exchange import BATCH_FIRST, Exchange, Work
+from rhythm.worker.lanes import WAITING_MAX, Lane
 from rhythm.worker.signals import Signals
 from tests.worker.conftest import Shop
 
 
 class Busy(Work):
-    """A worker with room for ``free`` tasks, each of which takes ``seconds`` of the loop."""
+    """A worker of plain tasks, of which ``waiting`` wait, and each of which takes ``seconds`` of the loop."""
 
-    def __init__(self, free: int, seconds: float) -> None:
-        self.free = free
-        self.seconds = seconds
+    def __init__(self, waiting: int, seconds: float) -> None:
+        self.lane = Lane(["any"], 1, ahead=WAITING_MAX)
+        self.lane.name_ids = [1]
+        self.lane.average = seconds
+        nothing: Any = None
+        self.lane.waiting.extend([nothing] * waiting)
 
-    def free_tasks(self) -> int:
-        return self.free
-
-    def task_seconds(self) -> float:
-        return self.seconds
+    def lanes(self) -> list[Lane]:
+        return [self.lane]
 
 
-def wanted(batch: int, free: int, seconds: float) -> int:
+def wanted(batch: int, waiting: int, seconds: float) -> int:
     nothing: Any = None
     exchange = Exchange(
-        nothing, uuid.uuid4(), Busy(free, seconds), queues=[1], names=[1], singles=[], poll_interval=1,
+        nothing, uuid.uuid4(), Busy(waiting, seconds), queues=[1], singles=[], poll_interval=1,
         signals=Signals(), fail_point=None,
     )  # fmt: skip
     exchange.batch = batch
     heartbeat: Any = SimpleNamespace(has_beaten=True)
     exchange.heartbeat = heartbeat
-    return exchange._wanted()[0]
+    return sum(count for _, count in exchange._wanted()[0])
 
 
 @pytest.mark.parametrize(
-    ("batch", "free", "seconds", "tasks"),
+    ("batch", "waiting", "seconds", "tasks"),
     [
-        (BATCH_FIRST, 1000, 0.0, BATCH_FIRST),  # nothing is known yet
-        (4000, 1000, 0.0, 500),
-        (500, 1000, 0.0001, 500),
-        (500, 1000, 0.001, 100),
-        (500, 1000, 0.03, 3),
-        (500, 1000, 7.0, 1),
-        (500, 20, 0.0, 20),
-        (500, 0, 0.0, 0),
+        (BATCH_FIRST, 0, 0.0, BATCH_FIRST),  # nothing is known yet
+        (4000, 0, 0.0, 500),
+        (500, 0, 0.0001, 500),
+        (500, 0, 0.001, 1 + 100),
+        (500, 0, 0.03, 1 + 3),
+        (500, 0, 7.0, 1),
+        (500, WAITING_MAX - 20, 0.0, 1 + 20),
+        (500, WAITING_MAX + 1, 0.0, 0),
     ],
 )
-def test_a_batch_is_as_large_as_a_tenth_of_a_second_allows(batch: int, free: int, seconds: float, tasks: int) -> None:
-    assert tasks == wanted(batch, free, seconds)
+def test_a_batch_is_as_large_as_a_tenth_of_a_second_allows(
+    batch: int, waiting: int, seconds: float, tasks: int
+) -> None:
+    assert tasks == wanted(batch, waiting, seconds)
 
 
 async def test_one_slow_member_of_a_batch_holds_up_nobody(shop: Shop) -> None:
