@@ -207,7 +207,9 @@ async def test_a_commit_that_waits_for_the_lock_of_a_delivery_sees_it(
         kinds: list[Any] = [[id_], [1], [tasks[1].operation], [tasks[1].id], None, None, [10]]
         await other.execute("select rhythm.deliver($1, $2, $3, $4, $5, $6, $7)", *kinds)
         await other.execute(
-            "insert into rhythm.outcomes values ($1, null, now(), 1, 0, 1, null, '\\x0131')", tasks[1].id
+            "insert into rhythm.outcomes (id, finished_at, attempts, lost, status, payload)"
+            " values ($1, now(), 1, 0, 1, '\\x0131')",
+            tasks[1].id,
         )
         await other.execute("delete from rhythm.claims where id = $1", retokened[tasks[1].id] >> 9)
         fields = {"outstanding": 1, "wake_groups": [group("last", tasks[1].operation or 0)] if groups else ()}
