@@ -99,7 +99,7 @@ async def test_the_blocking_client_uses_the_connection_in_the_calling_thread(
         await app.rollback()
         done = client.start("order", {"a": 2}, key="k", connection=app.connection)
         (other,) = client.start_many([rhythm.Start("order")], connection=app.connection)
-        client.signal(done.id, "go", connection=app.connection)
+        done.signal("go", connection=app.connection)
         await app.commit()
         with pytest.raises(rhythm.StartRefused) as refused:
             client.start("order", {"a": 3}, key="k", connection=app.connection)

@@ -22,6 +22,7 @@ from rhythm import faults
 from rhythm.store import transactions
 from rhythm.tasks import REGISTRY, Task
 from rhythm.worker.transactional import LOSSES_MAX, TRANSACTIONS_MAX
+from tests.support.proxy import Proxy
 
 DEADLINE_SECONDS = 30.0
 KINDS = ("asynchronous", "blocking")
@@ -46,7 +47,8 @@ class Bank:
     @contextlib.asynccontextmanager
     async def worker(self, **options: Any) -> AsyncIterator[rhythm.Worker]:
         worker = rhythm.Worker(
-            database_url=self.url, tasks=self.tasks, **{"poll_interval": "100ms", "heartbeat_timeout": "5s", **options}
+            tasks=self.tasks,
+            **{"database_url": self.url, "poll_interval": "100ms", "heartbeat_timeout": "5s", **options},
         )
         life = asyncio.create_task(worker.run())
         try:
@@ -259,6 +261,23 @@ async def test_a_connection_dropped_around_commit_makes_one_entry(bank: Bank, ki
     assert point.acted
     assert (["m0", "m1", "m2", "m3", "m4"],) * 2 == (outputs, await bank.entries())
     assert {(1, 0)} == {(info.attempts, info.lost) for info in infos}
+
+
+async def test_a_network_that_is_cut_again_and_again_makes_each_entry_once(bank: Bank) -> None:
+    marks = [f"m{i:03}" for i in range(120)]
+    executions = [await bank.start(KINDS[i % 2], mark) for i, mark in enumerate(marks)]
+    async with Proxy(bank.url) as proxy, bank.worker(database_url=proxy.url):
+        for cut in range(1, 4):
+            await bank.until("select count(*) >= $1 from entries", 25 * cut)
+            proxy.cut()
+            await bank.until(
+                "select not exists (select from pg_stat_activity where application_name like 'rhythm%'"
+                " and application_name <> 'rhythm client' and datname = current_database())"
+            )
+            proxy.mend()
+        outputs = [await execution.result(timeout=DEADLINE_SECONDS) for execution in executions]
+
+    assert (marks, marks) == (outputs, await bank.entries())
 
 
 @pytest.mark.parametrize("kind", KINDS)

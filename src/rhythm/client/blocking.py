@@ -52,9 +52,11 @@ class BlockingExecution(Generic[R]):
         """Waits for the outcome and returns the output; raises as ``Execution.result``."""
         return cast(R, self._execution._revived(self._client.wait(self.id, timeout=timeout)))
 
-    def signal(self, name: str, payload: Any = None) -> None:
-        """Sends a signal to this execution."""
-        self._client.signal(self.id, name, payload)
+    def signal(
+        self, name: str, payload: Any = None, *, send_id: uuid.UUID | None = None, connection: Any = None
+    ) -> None:
+        """Sends a signal to this execution; see ``BlockingClient.signal``."""
+        self._client.signal(self.id, name, payload, send_id=send_id, connection=connection)
 
     def cancel(self, *, force: bool = False) -> None:
         """Asks for this execution to be cancelled, or ends it; see ``Client.cancel``."""

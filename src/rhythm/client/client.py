@@ -95,9 +95,11 @@ class Execution(Generic[R]):
     def _revived(self, output: Any) -> Any:
         return output if self._task is None else self._task.revive(output)
 
-    async def signal(self, name: str, payload: Any = None) -> None:
+    async def signal(
+        self, name: str, payload: Any = None, *, send_id: uuid.UUID | None = None, connection: Any = None
+    ) -> None:
         """Sends a signal to this execution (see ``Client.signal``)."""
-        await self._client.signal(self.id, name, payload)
+        await self._client.signal(self.id, name, payload, send_id=send_id, connection=connection)
 
     async def cancel(self, *, force: bool = False) -> None:
         """Asks for this execution to be cancelled, or ends it (see ``Client.cancel``)."""
