@@ -8,7 +8,7 @@ import uuid
 import asyncpg
 import pytest
 
-from rhythm.model import Claim, ExchangeRequest
+from rhythm.model import Claim
 from rhythm.store.marshal import MEMBERS_BITS, SINGLE
 from tests.store.bench import OK, Bench, Worker, another_session, child, suspend, waiting_for_locks
 
@@ -185,14 +185,7 @@ async def test_a_claim_that_was_lost_before_is_single_and_alone(bank: Bench) -> 
     await bank.pass_time(60)
     other = await bank.worker("work")
     await bank.store.maintain(other.incarnation)
-    (claim,) = (
-        await bank.store.exchange(
-            ExchangeRequest(
-                incarnation=other.incarnation, queues=[1], names=list(other.registered.names.values()),
-                singles=list(other.registered.names.values()), task_limit=10, alone=True,
-            )
-        )
-    ).claims  # fmt: skip
+    claim = await other.claim_one(singles=list(other.registered.names.values()), alone=True)
     async with bank.raw.transaction():
         await complete(bank.raw, other, claim)
     info = await bank.get(claim.id)
