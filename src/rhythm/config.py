@@ -81,11 +81,13 @@ def load(
     *,
     cwd: Path | str | None = None,
     environ: Mapping[str, str] | None = None,
+    flags: bool = True,
 ) -> Config:
     """The configuration seen from `cwd` (default: the working directory).
 
-    `overrides` are flags: keys to values, None or an empty list meaning "not given"; relative folders in them
-    and in the environment count from `cwd`, those in the file from the file. Raises ConfigurationError.
+    `overrides` are flags (or, without `flags`, arguments of a function): keys to values, None or an empty list
+    meaning "not given"; relative folders in them and in the environment count from `cwd`, those in the file from the
+    file. Raises ConfigurationError.
     """
     here = Path(cwd) if cwd is not None else Path.cwd()
     environ = os.environ if environ is None else environ
@@ -114,7 +116,7 @@ def load(
             take(variable, text, name, here)
     for key, given in (overrides or {}).items():
         if given is not None and given not in ((), []):
-            take(key, given, f"--{key.replace('_', '-')}", here)
+            take(key, given, f"--{key.replace('_', '-')}" if flags else f"the argument {key}", here)
     return Config(
         **values,
         project=file.parent if file else None,

@@ -287,4 +287,4 @@ def connect_sync(url: str | None = None, **options: Any) -> BlockingClient:
     """A blocking client; the same options as ``connect``."""
     if url is not None:
         options["database_url"] = url
-    return BlockingClient(load(options))
+    return BlockingClient(load(options, flags=False))

@@ -486,7 +486,7 @@ def connect(url: str | None = None, **options: Any) -> Client:
     """
     if url is not None:
         options["database_url"] = url
-    return Client(load(options))
+    return Client(load(options, flags=False))
 
 
 def parse_id(value: uuid.UUID | str) -> uuid.UUID:

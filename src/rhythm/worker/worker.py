@@ -17,12 +17,13 @@ import os
 import socket
 import uuid
 from collections.abc import Coroutine, Iterable
+from types import TracebackType
 from typing import Any, Final, TypeVar
 
 from rhythm import __version__, faults
 from rhythm.config import Config, load, resolve_database_url
 from rhythm.engine import Limits
-from rhythm.errors import DatabaseUnavailable, IncarnationDead
+from rhythm.errors import DatabaseUnavailable, IncarnationDead, RhythmError
 from rhythm.model import RegisterResult, TaskRegistration, WorkerRegistration, new_id
 from rhythm.store import Store
 from rhythm.store.connection import Backoff
@@ -39,7 +40,11 @@ logger = logging.getLogger("rhythm.worker")
 
 
 class Worker:
-    """A worker. ``await run()`` until ``await stop()`` drains it.
+    """A worker inside an application: ``async with rhythm.Worker(): ...``, or ``run()`` until ``stop()``.
+
+    It runs on the event loop it is started on, any asyncio loop, and leaves signal handlers alone: the block's end, or
+    ``stop()``, drains it. A process may have several, each with tasks and queues of its own; each runs once.
+    ``health()`` tells what is wrong with it.
 
     ``config``: default, what the configuration says; ``options`` are configuration keys that override it. ``tasks``:
     default, all that are registered. ``workflows``: whether it runs workflows too; default True.
@@ -57,7 +62,7 @@ class Worker:
         **options: Any,
     ) -> None:
         if config is None:
-            config = load(options | ({"database_url": database_url} if database_url else {}))
+            config = load(options | ({"database_url": database_url} if database_url else {}), flags=False)
         self.config = config
         self.database_url: str | None = database_url
         self.tasks = {task.name: task for task in (REGISTRY if tasks is None else tasks)}
@@ -69,14 +74,46 @@ class Worker:
         self._draining = asyncio.Event()
         self._ended = asyncio.Event()
         self._running = False
+        self._run: asyncio.Task[None] | None = None  # of ``async with``
         self._living: Incarnation | None = None
+        self._lives = asyncio.Event()  # there has been an incarnation
+
+    async def __aenter__(self) -> Worker:
+        """Starts it, and returns when it is registered. Raises what ``run`` does."""
+        self._run = asyncio.create_task(self.run(), name="rhythm-worker")
+        living = asyncio.create_task(self._lives.wait())
+        try:
+            await asyncio.wait([self._run, living], return_when=asyncio.FIRST_COMPLETED)
+        except asyncio.CancelledError:
+            self._run.cancel()
+            await asyncio.gather(self._run, return_exceptions=True)
+            raise
+        finally:
+            living.cancel()
+            await asyncio.gather(living, return_exceptions=True)
+        if self._run.done():
+            await self._run
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Drains it. Raises what made it end before."""
+        assert self._run is not None, "left without having been entered"
+        try:
+            await self.stop()
+        finally:
+            if not self._ended.is_set():
+                self._run.cancel()  # whoever waits for the drain does not want to any more
+            await self._run
 
     async def run(self) -> None:
         """Runs until ``stop()`` has drained it, or until cancelled: then it lets go at once.
 
         Raises DatabaseUnavailable when the database cannot be reached at the start; later it waits for it.
         """
-        assert not self._running, "a worker runs once"
+        if self._running:
+            raise RhythmError("a worker runs once: make another one")
         self._running = True
         try:
             for task in self.tasks.values():
@@ -138,6 +175,7 @@ class Worker:
             registered = await self._unless_stopped(self._register(store))
             if registered is not None:
                 self._living = Incarnation(setup, store, self.incarnation, registered)
+                self._lives.set()
                 await self._living.run(self._draining)
         finally:
             self._living = None
