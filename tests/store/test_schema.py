@@ -12,7 +12,7 @@ import asyncpg
 import pytest
 
 from rhythm.errors import RhythmError, SchemaMismatch
-from rhythm.model import ExchangeRequest, NewDefinition, TaskOutcome, WorkerRegistration, new_id
+from rhythm.model import ExchangeRequest, NewDefinition, NewSignal, TaskOutcome, WorkerRegistration, new_id
 from rhythm.store import Store, migrations
 from tests.store.bench import OK, Bench, child, end, new_execution, suspend
 
@@ -73,7 +73,7 @@ async def test_the_role_of_workers_can_work_and_nothing_else(bench: Bench) -> No
         incarnation = new_id()
         registered = await store.register_worker(WorkerRegistration(incarnation, "h", 1, 1000.0))
         await store.publish([NewDefinition("order", "h", b"{}", "", "s")])
-        await store.start([new_execution("order")])
+        await store.start([new_execution("order", key="k", signal=NewSignal("go", b"1", new_id()))])
         request = {"incarnation": incarnation, "queues": list(registered.queues.values())}
         (claim,) = (await store.exchange(ExchangeRequest(**request, workflow_limit=1))).claims
         await store.signal(claim.id, "go", b"1", new_id())

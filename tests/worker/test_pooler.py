@@ -7,6 +7,7 @@ import time
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
+import psycopg
 import pytest
 import pytest_asyncio
 
@@ -59,6 +60,30 @@ async def test_signals_cancels_keys_and_waits_pass_through(pooled: Shop) -> None
     await doomed.cancel()
     with pytest.raises(rhythm.ExecutionCancelled):
         await doomed.result(timeout=30)
+
+
+async def test_transactional_tasks_and_starts_in_the_callers_transaction_pass_through(
+    pooled: Shop, pooled_url: str
+) -> None:
+    worker = pooled.worker()
+    tasks = [rhythm.Start(name, {"order": f"{name}{i}"}) for i in range(30) for name in ("bank", "till")]
+    ids = await pooled.client.start_many(tasks)
+    with psycopg.connect(pooled_url, prepare_threshold=None) as connection:
+        for i in range(5):
+            started = await pooled.client.start("plain", {"i": i}, connection=connection)
+            ids.append(started.id)
+            connection.commit()
+        undone = await pooled.client.start("plain", {"i": 0}, connection=connection)
+        connection.rollback()
+    outputs = [await pooled.client.wait(id_, timeout=30) for id_ in ids]
+    worker.terminate()
+
+    assert [task.name for task in tasks] + [0, 2, 4, 6, 8] == outputs
+    entries = await pooled.query("select order_id, count(*) as n from ledger group by 1")
+    assert {f"{name}{i}": 1 for i in range(30) for name in ("bank", "till")} == {r["order_id"]: r["n"] for r in entries}
+    with pytest.raises(rhythm.ExecutionNotFound):
+        await undone.refresh()
+    assert await asyncio.to_thread(worker.wait) == 0, pooled.logs()
 
 
 async def test_a_url_of_its_own_brings_wakeups_past_the_pooler(pooled: Shop, postgres_url: str) -> None:

@@ -219,6 +219,8 @@ def _signal(start: Start, bytes_max: int) -> NewSignal | None:
         raise InvalidInput(
             f"key_policy {start.key_policy!r} does not go with signal: that is for whoever runs under the key"
         )
+    if isinstance(start.name, Task):
+        raise InvalidInput(f"{start.name!r} takes no signal: only workflows do")
     check_name(start.signal, "name of a signal")
     data = payloads.encode(start.signal_payload, f"payload of signal {start.signal!r}", bytes_max=bytes_max)
     return NewSignal(start.signal, data, start.send_id or new_id())
