@@ -26,6 +26,9 @@ def migrate(
         bool, typer.Option("--status", help="Only say what would be done; exit code 1 if anything.")
     ] = False,
     sql: Annotated[bool, typer.Option("--sql", help="Print the schema's SQL and change nothing.")] = False,
+    roles: Annotated[
+        bool, typer.Option("--roles", help="Print the SQL that makes the role rhythm_worker, and change nothing.")
+    ] = False,
     database_url: options.DatabaseUrl = None,
     as_json: options.Json = False,
 ) -> None:

@@ -143,6 +143,11 @@ def translate_state(state: str, message: str, detail: str | None, where: str) ->
         return InvalidInput(message)
     if state in _NO_SCHEMA:
         return SchemaMismatch(f"{where} does not hold this release's schema ({message}): run `rhythm migrate`")
+    if state == "42501":
+        return ConfigurationError(
+            f"the role that is logged in may not do this ({message}): log in as the owner of the schema, "
+            "or grant it rhythm_worker (`rhythm migrate --roles`)"
+        )
     if state in _NO_STATEMENT or (state == "08P01" and message.startswith("bind message")):
         return ConfigurationError(
             f"{where} forgets prepared statements, as a pooler in transaction mode does: set pooler = true "
