@@ -120,25 +120,10 @@ def _rounded_digits(size: float, count: int) -> tuple[str, int]:
     """Exactly ``count`` digits of a finite number >= 0, ties up, and the exponent of the first digit."""
     if size == 0:
         return "0" * count, 0
-    _, point = shortest_digits(size)
     numerator, denominator = size.as_integer_ratio()
-    shift = count - point
-    if shift >= 0:
-        numerator *= 10**shift
-    else:
-        denominator *= 10**-shift
-    text = str((2 * numerator + denominator) // (2 * denominator))
-    exponent = point - 1
-    if len(text) > count:
-        exponent += 1
-        text = text[:count]
-    elif len(text) < count:  # the shortest digits rounded up to a power of ten
-        return _rounded_below_power(size, count, exponent - 1)
-    return text, exponent
-
-
-def _rounded_below_power(size: float, count: int, exponent: int) -> tuple[str, int]:
-    numerator, denominator = size.as_integer_ratio()
+    exponent = shortest_digits(size)[1] - 1
+    if numerator * 10 ** max(0, -exponent) < denominator * 10 ** max(0, exponent):
+        exponent -= 1  # the shortest digits are rounded up to a power of ten
     shift = count - 1 - exponent
     if shift >= 0:
         numerator *= 10**shift

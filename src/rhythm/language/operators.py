@@ -94,6 +94,8 @@ def describe(value: Value) -> str:
         return "function"
     if isinstance(value, NativeFunction):
         return "function () { [native code] }"
+    if kind is dict and "toString" in value:
+        return "[object Object]"
     return f"#<{_constructor_name(kind)}>"
 
 

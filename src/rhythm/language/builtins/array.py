@@ -11,7 +11,7 @@ from itertools import islice
 
 from rhythm.language.builtins.sorting import check_comparison, sort_items
 from rhythm.language.builtins.support import callback, check_length, integer, relative, takes_at_most, unsupported
-from rhythm.language.members import iterate, spread_into_list
+from rhythm.language.members import iterate, not_iterable, spread_into_list
 from rhythm.language.operators import DEFAULT_TEXT, describe, same_value_zero, strict_eq, to_number, to_string, too_long
 from rhythm.language.values_map import (
     ARRAY_ENTRIES,
@@ -443,12 +443,9 @@ def _array(*arguments: Value) -> Value:
 
 
 def _from(source: Value = UNDEFINED, function: Value = UNDEFINED, *_: Value) -> Array:
-    if source is None or source is UNDEFINED:
-        throw_type_error(
-            f"{'undefined' if source is UNDEFINED else 'object null'} is not iterable "
-            "(cannot read property Symbol(Symbol.iterator))"
-        )
     f = None if function is UNDEFINED else callback(function)
+    if source is None or source is UNDEFINED:
+        not_iterable(source, None)
     kind = source.__class__
     result: Array = []
     if kind in (list, str, JSMap, JSSet, JSIterator, EmptySlots):

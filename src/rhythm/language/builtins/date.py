@@ -193,16 +193,21 @@ _TIME_PARTS: Final = ("hour", "minute", "second", "ms")
 _DATE_PARTS: Final = ("year", "month", "day")
 
 
+def _given(arguments: tuple[Value, ...], most: int) -> list[float]:
+    """The arguments of a setter as numbers. V8 converts the first one only when the date is invalid."""
+    return [to_number(value) for value in (arguments or (UNDEFINED,))[:most]]
+
+
 def _time_setter(first: str) -> Callable[..., float]:
     start = _TIME_PARTS.index(first)
 
     def set_time(date: JSDate, *arguments: Value) -> float:
-        given = [to_number(value) for value in (arguments or (UNDEFINED,))]
+        given = _given(arguments, 1 if date.ms != date.ms else len(_TIME_PARTS) - start)
         if date.ms != date.ms:
             return _NAN
         parts = _Parts(date.ms)
         values = [float(getattr(parts, name)) for name in _TIME_PARTS]
-        for offset, value in enumerate(given[: len(_TIME_PARTS) - start]):
+        for offset, value in enumerate(given):
             values[start + offset] = value
         date.ms = time_clip(_make_date(math.floor(date.ms / _DAY), make_time(*values)))
         return date.ms
@@ -214,15 +219,15 @@ def _date_setter(first: str) -> Callable[..., float]:
     start = _DATE_PARTS.index(first)
 
     def set_date(date: JSDate, *arguments: Value) -> float:
-        given = [to_number(value) for value in (arguments or (UNDEFINED,))]
         ms = date.ms
+        given = _given(arguments, 1 if ms != ms and first != "year" else len(_DATE_PARTS) - start)
         if ms != ms:
             if first != "year":
                 return _NAN
             ms = 0.0
         parts = _Parts(ms)
         values = [float(getattr(parts, name)) for name in _DATE_PARTS]
-        for offset, value in enumerate(given[: len(_DATE_PARTS) - start]):
+        for offset, value in enumerate(given):
             values[start + offset] = value
         date.ms = time_clip(_make_date(make_day(*values), ms - math.floor(ms / _DAY) * _DAY))
         return date.ms

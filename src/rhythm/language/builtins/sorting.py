@@ -22,6 +22,8 @@ TEXTS_AT_ONCE_MAX: Final = 2**18  #: Texts that C sorts in one call, about half 
 
 Array = list[Value]
 
+_PRIMITIVE: Final = frozenset([str, float, bool, type(None)])
+
 
 def check_comparison(compare: Value) -> None:
     """Throws when the argument of sort is neither a function nor undefined."""
@@ -33,11 +35,19 @@ def sort_items(array: Array, compare: Value) -> Array:
     """A sorted copy; undefined goes to the end without being compared."""
     items = [item for item in array if item is not UNDEFINED]
     missing = len(array) - len(items)
-    if compare is UNDEFINED:
+    if compare is not UNDEFINED:
+        if len(items) > 1:
+            _Sort(items, callback(compare)).run()
+    elif all(item.__class__ in _PRIMITIVE for item in items):
         items = _sorted_by_text(items)
-    elif len(items) > 1:
-        _Sort(items, callback(compare)).run()
+    elif len(items) > 1:  # V8 asks for both texts at every comparison, and toString may be the flow's own
+        _Sort(items, _compare_texts).run()
     return items + [UNDEFINED] * missing
+
+
+def _compare_texts(a: Value, b: Value) -> float:
+    first, second = to_string(a), to_string(b)
+    return -1.0 if first < second else float(first > second)
 
 
 def _sorted_by_text(items: Array) -> Array:

@@ -106,9 +106,11 @@ def _normalize(text: str, form: Value = UNDEFINED, *_: Value) -> str:
 
 def _padding(text: str, length: Value, filler: Value) -> str:
     wanted = integer(length)
-    fill = _refuse_missing(filler, " ")
     missing = wanted - len(text)
-    if missing <= 0 or not fill:
+    if missing <= 0:
+        return ""
+    fill = _refuse_missing(filler, " ")
+    if not fill:
         return ""
     if wanted > STRING_LENGTH_MAX:
         too_long(int(min(wanted, 2.0**53)))
