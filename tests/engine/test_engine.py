@@ -172,6 +172,17 @@ def test_an_output_that_no_double_holds_rejects_with_a_type_error() -> None:
     assert "$.id" in message
 
 
+@pytest.mark.parametrize("text", ["2 ** 53", "2 ** 64", "-(2 ** 70)", "123456789012345680000", "1e21", "1e20", "-0"])
+def test_whole_numbers_leave_with_the_digits_of_javascript_and_come_back(text: str) -> None:
+    driver = Driver(body(f"const a = await task('a', {{ n: {text} }}); return [a, a === {text}, JSON.stringify(a)]"))
+    sent = json.loads(driver.start().children[0].inputs)["n"]
+    value, same, written = result_of(driver.completed(1, sent))
+
+    assert same
+    assert value == sent
+    assert json.loads(written) == sent
+
+
 def test_a_failure_reaches_catch_with_its_fields() -> None:
     driver = Driver(
         body("""

@@ -21,6 +21,7 @@ import msgspec
 from rhythm.errors import InvalidInput
 from rhythm.language.builtins.date import iso_text
 from rhythm.language.members import own_keys
+from rhythm.language.numbers import number_to_string
 from rhythm.language.operators import describe
 from rhythm.language.units import to_units
 from rhythm.language.values_map import JSIterator, JSMap, JSSet
@@ -91,11 +92,12 @@ def _convert(value: Any, what: str, path: str, depth: int) -> Value:
 
 
 def _big(value: int, what: str, path: str) -> float:
+    """A double for a whole number that it holds exactly, or that is written as JavaScript writes that double."""
     try:
         exact = float(value)
     except OverflowError:
         exact = math.inf
-    if exact != value:
+    if exact != value and number_to_string(exact) != str(value):
         raise InvalidInput(
             f"{what}: {path} is {value}, which no double holds exactly; pass ids and big numbers as strings"
         )
@@ -142,8 +144,11 @@ class _Writer:
         return self.structure(value, path, key, depth)
 
     def number(self, value: float, path: str) -> str:
-        if value.is_integer() and abs(value) < 1e21:
-            return str(int(value))
+        if value.is_integer():
+            if -_EXACT <= value <= _EXACT:
+                return str(int(value))
+            if abs(value) < 1e21:
+                return number_to_string(value)  # the digits of JSON.stringify: the shortest that mean this double
         if not math.isfinite(value):
             self.fail(path, f"is {describe(value)}, which JSON cannot hold")
         return repr(value)
