@@ -7,6 +7,7 @@
 #   make types     mypy --strict on src/
 #   make format    rewrites the files as `make lint` wants them
 #   make faults    a fault at every passing of every named place (SCALE=1 times the work of `make test`)
+#   make simulate  SEEDS=200 random schedules against the store, compared with a reference model
 #   make chaos     workers and PostgreSQL killed at random under WORKFLOWS=5000 mixed workflows (SEED=…)
 #   make bench     measures this machine
 #   make clean     removes .venv and what tools left behind; keeps data (.rhythm)
@@ -19,7 +20,7 @@ BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
 TEST_PROCESSES ?= 2
 
-.PHONY: help run test faults chaos lint imports types format bench clean check-node
+.PHONY: help run test faults simulate chaos lint imports types format bench clean check-node
 
 help:
 	@sed -n 's/^#   \(make .*\)/\1/p' Makefile
@@ -46,6 +47,9 @@ format: $(STAMP)
 
 faults: $(STAMP)
 	RHYTHM_FAULT_SCALE=$(or $(SCALE),1) $(BIN)/python -m pytest -q -n $(TEST_PROCESSES) --dist worksteal -rP tests/worker/test_fail_points.py
+
+simulate: $(STAMP)
+	RHYTHM_SIMULATE_SEEDS=$(or $(SEEDS),200) $(BIN)/python -m pytest -q -n $(TEST_PROCESSES) --dist worksteal tests/store/test_simulation.py
 
 chaos: $(STAMP)
 	$(BIN)/python -m tests.chaos --workflows $(or $(WORKFLOWS),5000) $(if $(SEED),--seed $(SEED))
