@@ -280,6 +280,19 @@ async def test_a_network_that_is_cut_again_and_again_makes_each_entry_once(bank:
     assert (marks, marks) == (outputs, await bank.entries())
 
 
+async def test_commits_whose_answers_never_come_are_found_and_not_repeated(bank: Bank) -> None:
+    marks = [f"m{i:03}" for i in range(60)]
+    executions = [await bank.start(KINDS[i % 2], mark) for i, mark in enumerate(marks)]
+    async with Proxy(bank.url) as proxy, bank.worker(database_url=proxy.url, heartbeat_timeout="2s"):
+        await bank.until("select count(*) >= 10 from entries")
+        proxy.silence("answers")
+        async with bank.worker():
+            outputs = [await execution.result(timeout=DEADLINE_SECONDS) for execution in executions]
+            proxy.mend()
+
+    assert (marks, marks) == (outputs, await bank.entries())
+
+
 @pytest.mark.parametrize("kind", KINDS)
 async def test_what_was_taken_over_meanwhile_is_refused_and_rolled_back(bank: Bank, kind: str) -> None:
     execution = await bank.start(kind, "m1")

@@ -58,6 +58,13 @@ _BEGUN: Final = (
 _COMPLETE: Final = "select rhythm.complete({0}, {1}, {2}, {3})"
 _FORGET: Final = "reset all; unlisten *; close all; select pg_advisory_unlock_all()"
 _MILLISECONDS_MAX: Final = 2**31 - 1  #: of a timeout of PostgreSQL
+#: A thread that waits for an answer cannot be told to stop: a network that is gone must be noticed below it.
+_KEEPALIVE: Final[dict[str, Any]] = {
+    "keepalives_idle": 15,
+    "keepalives_interval": 5,
+    "keepalives_count": 3,
+    "tcp_user_timeout": 30_000,
+}
 _Settings = tuple[str, str | None, str]
 _ENDED: Final = "25000"  # rhythm.complete was called in another transaction
 
@@ -150,6 +157,7 @@ class Transactions:
                 application_name=NAME,
                 connect_timeout=int(CONNECT_TIMEOUT_SECONDS),
                 prepare_threshold=None if self.pooler else 5,
+                **_KEEPALIVE,
             )
         except psycopg.Error as error:
             reason = str(error).replace(self.url, mask_url(self.url))
