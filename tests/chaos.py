@@ -249,6 +249,7 @@ class Chaos:
             self.calm = True
             await asyncio.gather(*killing)
             outcomes = await self.wait_for_all(client)
+            await self.wait_for_burials(client)
             for worker in self.workers:
                 worker.terminate()
             for worker in self.zygote.started:
@@ -272,6 +273,13 @@ class Chaos:
             await asyncio.sleep(0.5)
             outcomes = await self.outcomes(client)
         return outcomes
+
+    async def wait_for_burials(self, client: rhythm.Client) -> None:
+        """Those killed last must have been declared dead before the others end, or nobody is left to do it."""
+        deadline = time.monotonic() + 10 * HEARTBEAT_SECONDS
+        alive = sum(worker.alive for worker in self.workers)
+        while len(await insist(client.store.workers)) > alive and time.monotonic() < deadline:  # noqa: ASYNC110
+            await asyncio.sleep(0.1)  # the database has no event to wait for
 
     # --- what must hold ---
 

@@ -40,7 +40,6 @@ class Execution:
     version: int = 0
     numbered: int = 0  #: deliveries so far
     unread: list[Delivered] = field(default_factory=list)
-    in_hand: int = 0  #: deliveries that the present claim has brought
     timers: dict[int, datetime] = field(default_factory=dict)
     group: WakeGroup | None = None
     remaining: int = 0
@@ -150,10 +149,11 @@ class Model:
             assert one.available_at is None or one.available_at <= self.now, (claim.id, one)
             assert not one.lost or (request.alone and len(result.claims) == 1), "what was lost is claimed alone"
             one.status, one.holder, one.attempts = "running", who, one.attempts + 1
-            one.in_hand = len(one.unread)
             assert (one.attempts, one.lost) == (claim.attempt, claim.lost), (claim.id, one)
             assert Counter(one.unread) == Counter((d.kind, d.operation) for d in claim.deliveries), (claim.id, one)
-            assert [d.number for d in claim.deliveries] == list(range(one.numbered - one.in_hand + 1, one.numbered + 1))
+            assert [d.number for d in claim.deliveries] == list(
+                range(one.numbered - len(one.unread) + 1, one.numbered + 1)
+            )
 
         assert refused == result.refused
         assert continued == result.continued
@@ -197,8 +197,7 @@ class Model:
 
     def _commit(self, commit: WorkflowCommit) -> None:
         one = self.executions[commit.id]
-        one.unread = one.unread[one.in_hand :]
-        one.in_hand = 0
+        one.unread = one.unread[len(one.unread) - (one.numbered - commit.seen_through) :]
         if commit.outcome is not None:
             self._end(commit.id, commit.outcome.status)
             return
@@ -227,7 +226,7 @@ class Model:
         return one.cancel_asked and one.version == 0
 
     def _make_pending(self, one: Execution, available_at: datetime | None = None) -> None:
-        one.status, one.holder, one.available_at, one.in_hand = "pending", None, available_at, 0
+        one.status, one.holder, one.available_at = "pending", None, available_at
 
     def _end(self, id_: uuid.UUID, status: str, *, told: bool = True) -> None:
         one = self.executions[id_]
