@@ -443,6 +443,7 @@ class QueueInfo:
     suspended: int
     oldest_pending_seconds: float | None
     paused: bool
+    finished_per_minute: int  #: within the last minute
 
 
 @dataclass(frozen=True, slots=True)
@@ -460,3 +461,4 @@ class WorkerInfo:
     started_at: datetime
     seen_seconds_ago: float
     heartbeat_timeout_seconds: float
+    conflicts: list[str]  #: tasks that another live worker has registered differently

@@ -168,3 +168,35 @@ def wait_for_workers(shop: Rhythm, count: int, without: int = 0) -> list[dict]:
         if len(found) == count and without not in [worker["pid"] for worker in found]:
             return found
     raise AssertionError(found)
+
+
+def test_a_paused_queue_is_shown_and_worked_on_again_when_resumed(shop: Rhythm, processes: Processes) -> None:
+    worker = start_worker(shop, processes)
+    assert "there is no queue 'ordres'; the queues are default, orders" in shop("queues", "pause", "ordres", code=2).err
+    shop("queues", "pause", "orders", code=0)
+    started = shop("start", "charge", "--inputs", '{"amount": 1}', code=0).out.strip()
+    other = shop("start", "reserve", "--inputs", '{"items": []}', "--wait", "--timeout", "20s", "--json", code=0)
+
+    queues = {queue["queue"]: queue for queue in shop("queues", "--json", code=0).json_lines}
+    assert other.json == 0
+    assert (queues["orders"]["paused"], queues["orders"]["pending"]) == (True, 1)
+    assert queues["default"]["finished_per_minute"] == 1
+    assert re.search(r"^orders \(paused\) +1 +0 +0 +0 +\d", shop("queues", code=0).out, re.MULTILINE)
+    shop("queues", "resume", "orders", code=0)
+    assert shop("wait", started, "--timeout", "20s", "--json", code=0).json == {"charged": 1}
+    worker.terminate()
+
+
+def test_two_registrations_of_a_task_are_warned_of(shop: Rhythm, processes: Processes) -> None:
+    start_worker(shop, processes)
+    assert shop("workers", code=0).err == ""
+    shop.write("other.py", TASKS.replace("@rhythm.task\n", "@rhythm.task(retries=3)\n"))
+    second = processes.rhythm("worker", "--app", "other", cwd=shop.folder, env=shop.env)
+    second.wait_for_output("worker ready")
+
+    assert "registered it differently" in second.output
+    warning = shop("workers", code=0).err
+    assert "warning: live workers have registered the task 'reserve' differently" in warning
+    assert f":{second.pid}" in warning
+    assert "charge" not in warning
+    assert {tuple(worker["conflicts"]) for worker in shop("workers", "--json", code=0).json_lines} == {("reserve",)}

@@ -270,6 +270,7 @@ create table rhythm.workers (
   version text not null,
   queue_ids integer[] not null,
   name_ids integer[] not null,
+  name_digests bigint[] not null default '{}',    -- of what it has registered for each name
   epoch integer not null default 0                -- exchanges of an earlier one were given up by the worker
 ) with (fillfactor = 50);
 

@@ -114,10 +114,11 @@ language sql stable as $$
     from rhythm.snapshots s join rhythm.executions e on e.id = s.id where s.id = p_id
 $$;
 
--- Each queue's figures. Parked executions count as pending. Counts every row that is not finished. Raises nothing.
+-- Each queue's figures. Parked executions count as pending. Counts every row that is not finished, and what has finished
+-- within the last minute. Raises nothing.
 create or replace function rhythm.list_queues()
 returns table (queue text, pending bigint, running bigint, suspended bigint, oldest_pending_seconds double precision,
-  paused boolean)
+  paused boolean, finished_per_minute bigint)
 language sql stable as $$
   with p as (
     select s.queue_id, count(*) as pending, min(s.oldest) as oldest from (
@@ -126,28 +127,38 @@ language sql stable as $$
   c as (
     select e.queue_id, count(*) as running from rhythm.claims c, unnest(c.ids) u(id)
       join rhythm.executions e on e.id = u.id group by e.queue_id),
-  w as (select w.queue_id, count(*) as suspended from rhythm.waits w where w.suspended group by w.queue_id)
+  w as (select w.queue_id, count(*) as suspended from rhythm.waits w where w.suspended group by w.queue_id),
+  f as (
+    select e.queue_id, count(*) as finished from rhythm.outcomes o join rhythm.executions e on e.id = o.id
+      where o.finished_at > (select rhythm.now() - interval '1 min') group by e.queue_id)
   select q.name, coalesce(p.pending, 0), coalesce(c.running, 0), coalesce(w.suspended, 0),
     (select case when o.age < 0 then 0 else o.age end
      from (select extract(epoch from rhythm.now() - min(e.created_at))::double precision as age from (
         (select r.id from rhythm.ready r where r.queue_id = q.id order by r.name_id, r.priority_rank, r.seq limit 1)
         union all select r.id from rhythm.ready r where r.queue_id = q.id and r.seq = p.oldest
         union all select l.id from rhythm.later l where l.queue_id = q.id and l.seq = p.oldest) o
-        join rhythm.executions e on e.id = o.id) o), q.paused
+        join rhythm.executions e on e.id = o.id) o), q.paused, coalesce(f.finished, 0)
     from rhythm.queues q left join p on p.queue_id = q.id left join c on c.queue_id = q.id left join w on w.queue_id = q.id
+      left join f on f.queue_id = q.id
     order by q.name
 $$;
 
--- Live worker incarnations and how many executions each holds. Raises nothing.
+-- Live worker incarnations, how many executions each holds, and which of its tasks another of them has registered
+-- differently. Raises nothing.
 create or replace function rhythm.list_workers()
 returns table (incarnation uuid, host text, pid integer, version text, queues text[], tasks text[], workflows boolean,
-  running bigint, started_at timestamptz, seen_seconds_ago double precision, heartbeat_timeout_seconds double precision)
+  running bigint, started_at timestamptz, seen_seconds_ago double precision, heartbeat_timeout_seconds double precision,
+  conflicts text[])
 language sql stable as $$
+  with conflicts as materialized (
+    select m.id from rhythm.workers w, unnest(w.name_ids, w.name_digests) m(id, digest)
+      group by m.id having min(m.digest) <> max(m.digest))
   select w.incarnation, w.host, w.pid, w.version,
     array(select q.name from rhythm.queues q where q.id = any(w.queue_ids) order by q.name),
     array(select n.name from rhythm.names n where n.id = any(w.name_ids) order by n.name), w.workflows,
     (select count(*) from rhythm.claims c, unnest(c.ids) u(id) where c.incarnation = w.incarnation and u.id is not null),
-    w.started_at, extract(epoch from rhythm.now() - w.seen_at)::double precision, w.heartbeat_timeout_ms / 1000.0
+    w.started_at, extract(epoch from rhythm.now() - w.seen_at)::double precision, w.heartbeat_timeout_ms / 1000.0,
+    array(select n.name from conflicts x join rhythm.names n on n.id = x.id where x.id = any(w.name_ids) order by n.name)
     from rhythm.workers w order by w.started_at, w.incarnation
 $$;
 

@@ -14,19 +14,28 @@ language plpgsql as $$
 declare
   v_now timestamptz := rhythm.now();
   v_name_queues integer[];
+  v_digests bigint[];
 begin
   o_queues := coalesce(rhythm.resolve_queues(p_queues), '{}');
   v_name_queues := rhythm.resolve_queues(p_name_queues);
   insert into rhythm.names (kind, name)
     select k.kind, u.name from (values (0), (1)) k(kind), unnest(p_names) u(name) order by 1, 2 on conflict do nothing;
-  select coalesce(array_agg(n.id order by u.position), '{}') into o_names
-    from unnest(p_names) with ordinality u(name, position) join rhythm.names n on n.kind = 1 and n.name = u.name;
+  select coalesce(array_agg(n.id order by u.position), '{}'),
+      coalesce(array_agg(hashtextextended(jsonb_build_array(
+        v_name_queues[u.position], u.retries, u.retry::jsonb, u.timeout_ms, u.priority, u.input_schema::jsonb)::text, 0)
+        order by u.position), '{}')
+    into o_names, v_digests
+    from unnest(p_names, p_retries, p_retry, p_timeouts, p_priorities, p_schemas) with ordinality
+      u(name, retries, retry, timeout_ms, priority, input_schema, position)
+    join rhythm.names n on n.kind = 1 and n.name = u.name;
 
   insert into rhythm.workers as w (incarnation, seen_at, started_at, heartbeat_timeout_ms, pid, workflows, host, version,
-      queue_ids, name_ids)
-    values (p_incarnation, v_now, v_now, p_heartbeat_timeout_ms, p_pid, p_workflows, p_host, p_version, o_queues, o_names)
+      queue_ids, name_ids, name_digests)
+    values (p_incarnation, v_now, v_now, p_heartbeat_timeout_ms, p_pid, p_workflows, p_host, p_version, o_queues, o_names,
+      v_digests)
     on conflict (incarnation) do update set seen_at = excluded.seen_at, workflows = excluded.workflows,
-      heartbeat_timeout_ms = excluded.heartbeat_timeout_ms, queue_ids = excluded.queue_ids, name_ids = excluded.name_ids;
+      heartbeat_timeout_ms = excluded.heartbeat_timeout_ms, queue_ids = excluded.queue_ids, name_ids = excluded.name_ids,
+      name_digests = excluded.name_digests;
 
   perform 1 from rhythm.names n where n.kind in (0, 1) and n.name = any(p_names) order by n.id for update;
   with given as materialized (
