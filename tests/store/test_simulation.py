@@ -5,6 +5,8 @@ passes; signals arrive, some twice. After every step the status, attempts, losse
 what the reference model says (`model.py`). Each workflow keeps in its snapshot what it has seen, so that at the end a
 child's outcome seen twice or never, or a signal lost, repeated or out of order, shows.
 
+Players that play at once, without the model, also end workflows by force, break them down, and retry what has failed.
+
 A failing seed is in the test's name; it goes into REGRESSIONS. `make simulate SEEDS=1000` plays that many schedules.
 """
 
@@ -23,12 +25,13 @@ from unittest import mock
 
 import pytest
 
-from rhythm.errors import ExecutionFinished, IncarnationDead
+from rhythm.errors import ExecutionFinished, IncarnationDead, RetryRefused
 from rhythm.model import (
     Claim,
     Continuation,
     NewChild,
     NewTimer,
+    Standing,
     TaskOutcome,
     TaskRegistration,
     WakeGroup,
@@ -128,12 +131,15 @@ class Player:
 class Simulation:
     """The world the players play in."""
 
-    def __init__(self, bench: Bench, seed: int, model: Model) -> None:
+    def __init__(self, bench: Bench, seed: int, model: Model, *, breaks: bool = False) -> None:
         self.bench = bench
         self.rng = random.Random(seed)
         self.flows: list[uuid.UUID] = []
         self.sent: dict[uuid.UUID, list[int]] = {}
         self.sends: list[tuple[uuid.UUID, int, uuid.UUID]] = []
+        self.breaks = breaks  #: whether workflows break down
+        self.ended_by_force: set[uuid.UUID] = set()
+        self.resumed: set[uuid.UUID] = set()
         self.model = model
         self.players: list[Player] = []
         self.zombies: list[Player] = []
@@ -148,7 +154,7 @@ class Simulation:
     def advance(self, claim: Claim, token: int, rng: random.Random) -> WorkflowCommit:
         state = State.of(claim.snapshot)
         for delivery in claim.deliveries:
-            self.settle(state, delivery.kind, delivery.operation, delivery.payload)
+            self.settle(claim.id, state, delivery.kind, delivery.operation, delivery.payload)
         seen = claim.deliveries[-1].number if claim.deliveries else 0
         return self.commit(state, rng, token=token, id=claim.id, version=claim.version, seen_through=seen)
 
@@ -156,17 +162,19 @@ class Simulation:
         parent = claim.parent
         assert parent is not None
         state = State.of(parent.snapshot)
-        self.settle(state, kind, claim.operation, b"1")
+        self.settle(parent.id, state, kind, claim.operation, b"1")
         commit = self.commit(state, rng, token=0, id=parent.id, version=parent.version, seen_through=parent.next_number)
         return Continuation(child_id=claim.id, commit=commit)
 
-    def settle(self, state: State, kind: str, operation: int | None, payload: bytes | None) -> None:
+    def settle(self, id_: uuid.UUID, state: State, kind: str, operation: int | None, payload: bytes | None) -> None:
         if kind == "signal":
             state.signals.append(int(payload or b""))
         elif kind == "cancel":
             state.to_cancel = True
         else:
             assert operation is not None
+            if operation == 0 or (operation in state.seen and id_ in self.resumed):
+                return  # taken back for a retry; or told once more to a resumed one, which an engine ignores
             state.waiting.remove(operation)
             state.seen.append(operation)
 
@@ -174,6 +182,8 @@ class Simulation:
         children: list[NewChild] = []
         timers: list[NewTimer] = []
         cancels: list[uuid.UUID] = []
+        if self.breaks and rng.random() < 0.04:
+            return WorkflowCommit(**fields, outcome=WorkflowOutcome("failed", ERROR, keep_snapshot=True))
         if state.to_cancel:  # asks its children to stop, and goes on: what each says still counts, once
             cancels = [uuid.UUID(state.children[str(op)]) for op in state.waiting if str(op) in state.children]
             state.to_cancel = False
@@ -193,6 +203,7 @@ class Simulation:
                     children.append(child)
                 state.next_operation += 1
         groups = [WakeGroup("last", list(state.waiting))] if rng.random() < 0.5 else []
+        stops = [{"operation": op, "kind": "task", "stops": True} for op in state.waiting if op % 2]
         return WorkflowCommit(
             **fields,
             snapshot=state.to_bytes(),
@@ -201,6 +212,7 @@ class Simulation:
             timers=timers,
             wake_groups=groups,
             cancels=cancels,
+            standing=Standing(awaiting=json.dumps(stops).encode()),
         )
 
     # What happens
@@ -284,8 +296,32 @@ class Simulation:
             await self.bench.store.cancel(id_)
         self.model.cancel(id_)
 
+    async def end_by_force(self, id_: uuid.UUID) -> None:
+        with contextlib.suppress(ExecutionFinished):
+            await self.bench.store.terminate(id_)
+            self.ended_by_force.add(id_)
+
+    async def retry_something(self, rng: random.Random) -> None:
+        """A workflow that has failed, or any task that has or was cancelled."""
+        failed = await self.bench.store.list(status=["failed", "cancelled"], limit=1000)
+        if failed:
+            await self.retry(rng.choice(failed).id)
+
+    async def retry(self, id_: uuid.UUID) -> None:
+        self.resumed.add(id_)
+        with contextlib.suppress(RetryRefused):
+            await self.bench.store.retry(id_, new_id())
+
+    async def resume_what_broke_down(self) -> bool:
+        """Whether there was anything."""
+        rows = await self.bench.raw.fetch("select id from rhythm.outcomes where resume_version is not null")
+        for row in rows:
+            await self.retry(row["id"])
+        return bool(rows)
+
     async def finish(self) -> None:
         """One patient worker does the rest."""
+        self.breaks, broke = False, self.breaks
         self.zombies += self.players
         self.players = []
         await self.join()
@@ -300,7 +336,8 @@ class Simulation:
             if not patient.held and not any(
                 [await self.bench.count(table) for table in ("ready", "later", "claims", "waits")]
             ):
-                return
+                if not (broke and await self.resume_what_broke_down()):
+                    return
         raise AssertionError("it does not come to an end")
 
     async def check(self) -> None:
@@ -308,6 +345,8 @@ class Simulation:
             info = await self.bench.get(id_)
             if info.status == "failed":
                 assert "lost" == (await self.bench.error(id_))["type"]
+                continue
+            if info.status == "cancelled" and id_ in self.ended_by_force:
                 continue
             if info.status == "cancelled":
                 assert info.attempts == info.lost, "cancelled before it had done anything"
@@ -320,7 +359,7 @@ class Simulation:
             assert len(self.sent[id_]) == len(state.signals) + unread
             children = await self.bench.store.list(parent_id=id_)
             assert all(c.status in ("completed", "failed", "cancelled") for c in children)
-            assert all(c.attempts - c.lost <= 3 for c in children)
+            assert all(c.attempts - c.lost <= 3 for c in children if c.id not in self.resumed)
 
 
 @pytest.mark.parametrize("seed", SEEDS)
@@ -340,10 +379,10 @@ async def test_a_random_schedule_ends_as_it_should(bench: Bench, seed: int) -> N
     assert len(simulation.flows) > 5
 
 
-@pytest.mark.parametrize("seed", range(10, 13))
+@pytest.mark.parametrize("seed", range(10, 14))
 async def test_players_at_once_on_one_database(bench: Bench, seed: int) -> None:
     await bench.publish("order")
-    simulation = Simulation(bench, seed, mock.create_autospec(Model, instance=True, seen_at={}))
+    simulation = Simulation(bench, seed, mock.create_autospec(Model, instance=True, seen_at={}), breaks=True)
     numbering = asyncio.Lock()
     for _ in range(6):
         await simulation.join()
@@ -360,7 +399,11 @@ async def test_players_at_once_on_one_database(bench: Bench, seed: int) -> None:
                 await bench.store.maintain(new_id())
             elif what < 0.3 and simulation.flows:
                 await simulation.cancel(rng.choice(simulation.flows))
-            elif what < 0.4 and simulation.flows:
+            elif what < 0.32 and simulation.flows:
+                await simulation.end_by_force(rng.choice(simulation.flows))
+            elif what < 0.37:
+                await simulation.retry_something(rng)
+            elif what < 0.45 and simulation.flows:
                 async with numbering:
                     await simulation.signal(rng.choice(simulation.flows))
             else:
