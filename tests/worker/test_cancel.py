@@ -75,10 +75,49 @@ workflow(ctx, inputs) {
 """
 
 
+FAN = """
+workflow(ctx, inputs) {
+  const calls = []
+  for (let i = 0; i < inputs.width; i++) calls.push(task("slow", { seconds: 60, mark: "f" + i }))
+  const ends = await Promise.allSettled(calls)
+  return ends.filter(end => end.status === "rejected" && end.reason.name === "CancelledError").length
+}
+"""
+CHOICES = """
+workflow(ctx, inputs) {
+  const said = []
+  const left = task("slow", { seconds: 1, mark: "left" }, { onCancel: "abandon" })
+  const kept = task("slow", { seconds: 1, mark: "kept" }, { cancellable: false })
+  task("slow", { seconds: 1, mark: "fired" }, { onCancel: "abandon" })
+  for (const one of [left, kept]) {
+    try { said.push(await one) } catch (e) { said.push(e.name) }
+  }
+  return said
+}
+"""
+CHILDREN = """
+workflow(ctx, inputs) {
+  const first = await child("calls", { task: "plain", inputs: { i: 2 } }, { id: inputs.id, key: "token" })
+  try {
+    await child("calls", {}, { id: inputs.id })
+  } catch (error) {
+    return [first, error.name, error.message]
+  }
+}
+"""
+
+
 @pytest.fixture
 async def stops(shop: Shop) -> Shop:
     (shop.folder / "stops.py").write_text(TASKS)
-    for name, source in (("calls", CALLS), ("tree", TREE), ("saga", SAGA)):
+    for name, source in (
+        ("calls", CALLS),
+        ("tree", TREE),
+        ("saga", SAGA),
+        ("fan", FAN),
+        ("choices", CHOICES),
+        ("children", CHILDREN),
+    ):
         (shop.folder / "workflows" / f"{name}.flow").write_text(source)
     await shop.client.publish(shop.folder / "workflows")
     return shop
@@ -290,4 +329,49 @@ async def test_past_its_deadline_a_task_is_stopped_or_settles_with_what_happened
 
     assert result == await execution.result(timeout=30)
     assert 0 == (await stops.query("select count(*) as n from rhythm.timers"))[0]["n"]
+    assert list(await stops.client.store.breaches()) == []
+
+
+async def test_a_thousand_tasks_at_every_stage_are_cancelled(stops: Shop) -> None:
+    """Some run, some are claimed and have not begun, most are pending."""
+    stops.worker("--concurrency", "20")
+    execution = await stops.client.start("fan", {"width": 1000})
+    await stops.until(lambda: running(stops, 20), "twenty of them run")
+    await execution.cancel()
+
+    assert 1000 == await execution.result(timeout=40)
+    counts = await stops.query("select count(*) as n, max(attempts) as most from rhythm.outcomes where status = 3")
+    assert (1000, 1) == (counts[0]["n"], counts[0]["most"])
+    begun = await stops.query("select count(*) as n from ledger")
+    assert 20 <= begun[0]["n"] < 200
+    assert list(await stops.client.store.breaches()) == []
+
+
+async def running(shop: Shop, count: int) -> bool:
+    (row,) = await shop.query("select count(*) as n from ledger")
+    return bool(row["n"] >= count)
+
+
+async def test_what_a_call_says_of_cancelling_counts(stops: Shop) -> None:
+    stops.worker()
+    execution = await stops.client.start("choices", {})
+    for mark in ("left", "kept", "fired"):
+        await stops.begun(mark)
+    await execution.cancel()
+
+    assert ["CancelledError", "kept"] == await execution.result(timeout=20)
+    for child in await stops.client.list(parent=execution.id):
+        assert child.inputs["mark"] == await child.result(timeout=20)
+    assert list(await stops.client.store.breaches()) == []
+
+
+async def test_a_child_has_the_id_and_key_it_was_given(stops: Shop) -> None:
+    stops.worker()
+    wanted = "0192f0c1-7e3a-7c55-9a55-2f8c54e0a1b2"
+    execution = await stops.client.start("children", {"id": wanted})
+
+    assert [4, "StartRefused", "the id is in use"] == await execution.result(timeout=20)
+    child = (await stops.client.get(wanted)).info
+    assert child is not None
+    assert ("workflow", "token", execution.id) == (child.kind, child.key, child.parent_id)
     assert list(await stops.client.store.breaches()) == []

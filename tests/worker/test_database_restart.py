@@ -115,3 +115,22 @@ async def test_a_worker_whose_database_is_away_ends_promptly_on_sigterm(
 async def _entries(shop: Shop, least: int) -> bool:
     (row,) = await shop.query("select count(*) as n from ledger")
     return bool(row["n"] >= least)
+
+
+async def test_postgres_crashing_while_workflows_are_cancelled_leaves_none_behind(
+    cluster: Cluster, tmp_path: Path, processes: Processes
+) -> None:
+    async with shop_on(cluster, tmp_path, processes) as shop:
+        shop.worker().wait_for_output("ready")
+        ids = await shop.client.start_many([rhythm.Start("order", {"order": f"c{i}"}) for i in range(80)])
+        await shop.until(lambda: _entries(shop, 20), "work is under way")
+        cancelling = asyncio.gather(*(shop.client.cancel(id_) for id_ in ids), return_exceptions=True)
+        await asyncio.to_thread(crash, cluster)
+        await asyncio.to_thread(cluster.start)
+        answers = await cancelling
+        ends = await asyncio.gather(*(shop.client.wait(id_, timeout=40) for id_ in ids), return_exceptions=True)
+
+        assert {type(None), rhythm.ExecutionFinished} >= {type(answer) for answer in answers}
+        assert {dict, rhythm.ExecutionCancelled} >= {type(end) for end in ends}
+        assert rhythm.ExecutionCancelled in {type(end) for end in ends}
+        assert list(await shop.client.store.breaches()) == []
