@@ -232,6 +232,7 @@ async def test_a_process_is_killed_at_its_timeout_with_all_it_has_started(number
 async def test_a_process_is_killed_when_its_task_is_cancelled(numbers: Numbers) -> None:
     await numbers.worker()
     execution, processes = await numbers.begun("stays")
+    processes[0].terminate()  # as a service manager does with all processes of a service: the worker decides
     await execution.cancel()
 
     with pytest.raises(rhythm.ExecutionCancelled):

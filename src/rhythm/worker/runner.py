@@ -162,7 +162,7 @@ class TaskRunner:
         """Starts the next few tasks of a lane. Returns whether the slice is over."""
         began = now = time.monotonic()
         count = 0
-        while lane.waiting and lane.has_room and count < TURN and now <= until:
+        while lane.waiting and lane.has_room and count < TURN and (now <= until or count == 0):
             self._start(lane.waiting.popleft(), now)
             count += 1
             now = time.monotonic()
