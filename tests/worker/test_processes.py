@@ -61,6 +61,13 @@ def stays(file: str) -> None:
     _begin(file)
     time.sleep(60)
 
+@rhythm.task(process=True)
+def meets(mine: str, other: str) -> int:
+    open(mine, "w").close()
+    while not os.path.exists(other):
+        time.sleep(0.01)
+    return os.getpid()
+
 def _begin(file):
     child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"])
     with open(file + ".new", "w") as out:
@@ -156,12 +163,23 @@ async def test_a_process_runs_one_task_after_the_other(numbers: Numbers) -> None
     assert gone(child)
 
 
-async def test_several_processes_run_at_a_time_and_no_more_than_allowed(numbers: Numbers) -> None:
-    await numbers.worker("--concurrency", "1")
+async def test_no_more_processes_run_than_are_allowed(numbers: Numbers) -> None:
+    await numbers.worker("--task-processes", "1")
     ids = await numbers.client.start_many([rhythm.Start("where", {"text": str(i)}) for i in range(30)])
     pids = {(await numbers.client.wait(i, timeout=60))["pid"] for i in ids}
 
-    assert 1 <= len(pids) <= (os.cpu_count() or 1)
+    assert len(pids) == 1
+
+
+async def test_processes_run_at_the_same_time(numbers: Numbers) -> None:
+    await numbers.worker("--task-processes", "2")
+    files = [str(numbers.shop.folder / name) for name in ("one", "two")]
+    ids = await numbers.client.start_many(
+        [rhythm.Start("meets", {"mine": mine, "other": other}) for mine, other in (files, files[::-1])]
+    )
+    first, second = [await numbers.client.wait(i, timeout=30) for i in ids]
+
+    assert first != second
 
 
 @pytest.mark.parametrize(("error", "attempts"), [("ValueError", 2), ("SystemExit", 2), ("KeyError", 1)])

@@ -40,6 +40,14 @@ def worker(
     processes: Annotated[
         int | None, typer.Option(metavar="N", help="Worker processes. Default: 1.", show_default=False)
     ] = None,
+    task_processes: Annotated[
+        int | None,
+        typer.Option(
+            metavar="N",
+            help="Child processes for tasks with process=True, per process. Default: one per CPU.",
+            show_default=False,
+        ),
+    ] = None,
     health_port: Annotated[
         int | None,
         typer.Option(
@@ -107,6 +115,7 @@ def worker(
             "queues": queue,
             "concurrency": concurrency,
             "processes": processes,
+            "task_processes": task_processes,
             "health_port": health_port,
             "heartbeat_timeout": heartbeat_timeout,
             "stall_timeout": stall_timeout,

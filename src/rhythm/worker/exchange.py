@@ -532,7 +532,7 @@ class Exchange:
     async def _reconcile(self) -> None:
         """Asks the database what this incarnation holds, and goes by that."""
         if self._flights:
-            await asyncio.wait(self._flights, timeout=self.poll_interval)
+            await asyncio.wait(self._flights, timeout=min(self.poll_interval, self.heartbeat.turn_seconds))
             return
         self._epoch += 1
         known = [mine.claim for mine in self.held.values()]

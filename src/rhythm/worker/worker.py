@@ -15,6 +15,7 @@ import contextlib
 import logging
 import os
 import socket
+import time
 import uuid
 from collections.abc import Coroutine, Iterable
 from types import TracebackType
@@ -34,6 +35,7 @@ from rhythm.worker.incarnation import Incarnation, Setup
 from rhythm.worker.signals import Signals
 from rhythm.worker.watchdog import BUDGET_SECONDS
 
+SETTLED_SECONDS: Final = 60.0  #: an incarnation that lived for so long is followed by the next one at once
 UNREGISTER_SECONDS: Final = 2.0  #: for the last call; who dies without it is taken over a little later
 T = TypeVar("T")
 logger = logging.getLogger("rhythm.worker")
@@ -159,13 +161,18 @@ class Worker:
             signals=self.signals,
             fail_point=faults.current(),
         )
+        backoff = Backoff()
         try:
             while not self._draining.is_set():
+                began = time.monotonic()
                 try:
                     await self._live(setup, store)
                 except IncarnationDead as error:
                     logger.error("incarnation=%s %s", self.incarnation, error)
                     self.incarnation = new_id()
+                    if time.monotonic() - began > SETTLED_SECONDS:
+                        backoff.reset()
+                    await self._unless_stopped(asyncio.sleep(backoff.next_seconds()))
         finally:
             await store.close()
 
