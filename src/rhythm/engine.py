@@ -78,7 +78,16 @@ from rhythm.language.values import (
     set_current_realm,
     throw_type_error,
 )
-from rhythm.model import PAYLOAD_BYTES_MAX, Delivery, NewChild, NewTimer, Standing, WakeGroup, WorkflowOutcome
+from rhythm.model import (
+    PAYLOAD_BYTES_MAX,
+    Delivery,
+    NewChild,
+    NewTimer,
+    Standing,
+    WakeGroup,
+    WorkflowOutcome,
+    number_ranges,
+)
 
 PROGRAMS_CACHED: Final = 256  #: compiled definitions kept per process
 LOGS_MAX: Final = 1_000  #: log lines of one activation; more are dropped, and that is said
@@ -626,7 +635,7 @@ class _Run:
                 entry["stops"] = True
             awaiting.append(entry)
         if more:
-            awaiting.append({"kind": "more", "stops": ranges(more)})
+            awaiting.append({"kind": "more", "stops": number_ranges(more)})
         data = payloads.to_text(awaiting).encode("ascii")
         return Standing(first[1] if first else None, (first[0] or None) if first else None, data)
 
@@ -667,15 +676,6 @@ def fatal_activation(name: str, error: FatalError, deliveries: Sequence[Delivery
     data = payloads.encode(payload, "error", bytes_max=64 << 20)
     seen = deliveries[-1].number if deliveries else 0
     return Activation(outcome=WorkflowOutcome("failed", data, keep_snapshot=True), seen_through=seen)
-
-
-def ranges(numbers: Sequence[int]) -> list[tuple[int, int]]:
-    """Ascending numbers as ranges, each with its first number and the one after its last."""
-    found: list[tuple[int, int]] = []
-    for number in numbers:
-        first = found.pop()[0] if found and found[-1][1] == number else number
-        found.append((first, number + 1))
-    return found
 
 
 _WAKE_MODES: Final = {"all": "on_rejection", "any": "on_fulfilment", "allSettled": "last"}

@@ -287,6 +287,15 @@ class NewTimer:
     due_at_ms: float | None = None  #: milliseconds since the epoch, by the database's clock
 
 
+def number_ranges(numbers: Sequence[int]) -> list[tuple[int, int]]:
+    """Ascending numbers of operations as ranges, each with its first number and the one after its last."""
+    found: list[tuple[int, int]] = []
+    for number in numbers:
+        first = found.pop()[0] if found and found[-1][1] == number else number
+        found.append((first, number + 1))
+    return found
+
+
 @dataclass(frozen=True, slots=True)
 class WakeGroup:
     """Outstanding operations that are watched by one combinator only."""

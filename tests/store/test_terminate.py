@@ -49,17 +49,22 @@ async def test_a_task_at_every_stage(bench: Bench, worker: Worker, stage: str) -
     told = [await worker.heartbeat() for _ in range(2)]
     status = await bench.status(id_)
     await bench.pass_time(9)
+    await worker.heartbeat()
     await bench.store.maintain(new_id())
 
     assert ("cancelled", "CancelledError", "cancelled") == (status, error["name"], error["type"])
     held = stage in ("claimed", "in a batch")
-    assert [frozenset([id_] if held else []), frozenset()] == told
+    assert [frozenset([id_] if held else [])] * 2 == told  # the first answer may be lost
     assert [] == await worker.claim()
     if held:
         result = await worker.complete(*claims)
         assert frozenset([id_]) == result.refused
     assert ["completed"] * len(others) == [await bench.status(other) for other in others]
     assert 0 == await bench.count("claims")
+    for _ in range(3):
+        await bench.pass_time(20)
+        last = await worker.heartbeat()
+    assert frozenset() == last
     with pytest.raises(ExecutionFinished):
         await bench.store.terminate(id_)
     with pytest.raises(ExecutionNotFound):

@@ -23,6 +23,7 @@ from rhythm.model import (
     Parent,
     TaskOutcome,
     WorkflowCommit,
+    number_ranges,
 )
 from rhythm.store.codec import JSON_CODEC, pack, text, unpack
 
@@ -193,13 +194,7 @@ def _shown(name: str) -> str:
 
 def ranges(operations: Sequence[int]) -> str:
     """Operations as the text of a multirange: mostly they are consecutive, and then it is short."""
-    found: list[list[int]] = []
-    for operation in sorted(set(operations)):
-        if found and found[-1][1] == operation:
-            found[-1][1] = operation + 1
-        else:
-            found.append([operation, operation + 1])
-    return "{" + ",".join(f"[{first},{end})" for first, end in found) + "}"
+    return "{" + ",".join(f"[{first},{end})" for first, end in number_ranges(sorted(set(operations)))) + "}"
 
 
 def _child_arguments(children: list[tuple[int, NewChild]]) -> list[Any]:

@@ -221,7 +221,7 @@ create index signals_send on rhythm.signals (send_id);
 create table rhythm.cancels (
   id uuid primary key,
   requested_at timestamptz not null,
-  incarnation uuid                                -- ended by force while this one held it, which has not been told yet
+  incarnation uuid                                -- which held it when it was ended by force
 );
 create index cancels_incarnation on rhythm.cancels (incarnation) where incarnation is not null;
 

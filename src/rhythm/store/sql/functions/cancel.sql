@@ -248,7 +248,7 @@ begin
   v_queues := rhythm.end_cancelled(v_now, array[p_id], array[v_attempts], array[v_lost], array[v_started],
     'ended by force, without running any more of it');
   insert into rhythm.cancels as c (id, requested_at, incarnation) values (p_id, v_now, v_holder)
-    on conflict (id) do update set incarnation = excluded.incarnation;
+    on conflict (id) do update set requested_at = excluded.requested_at, incarnation = excluded.incarnation;
   v_queues := v_queues || rhythm.cancel_many(v_now, array(
     select e.id from rhythm.executions e where e.id = any(v_children) and v_stops @> e.operation));
   perform rhythm.notify_idle(v_queues);

@@ -131,13 +131,12 @@ begin
 end $$;
 
 -- Keeps a worker incarnation alive. Returns the tasks it holds that somebody wants cancelled (workflows are told by a
--- delivery), and, once, what it held that was ended by force.
+-- delivery), and what it held that was ended by force within the last minute.
 -- Raises RH002 when it is not registered or has been declared dead.
 create or replace function rhythm.heartbeat(p_incarnation uuid) returns uuid[]
 language plpgsql as $$
 declare
   v_now timestamptz := rhythm.now();
-  v_ended uuid[];
 begin
   update rhythm.workers w set seen_at = v_now where w.incarnation = p_incarnation;
   if not found then
@@ -146,10 +145,10 @@ begin
   if not exists (select from rhythm.cancels) then
     return '{}';
   end if;
-  with told as (
-    update rhythm.cancels x set incarnation = null where x.incarnation = p_incarnation returning x.id)
-  select array_agg(t.id) into v_ended from told t;
-  return v_ended || array(
+  return array(
+    select x.id from rhythm.cancels x
+      where x.incarnation = p_incarnation and x.requested_at > v_now - interval '1 min'
+    union all
     select u.id from rhythm.claims c, unnest(c.ids) u(id) join rhythm.cancels x on x.id = u.id
       where c.incarnation = p_incarnation and not exists (select from rhythm.waits w where w.id = u.id));
 end $$;
