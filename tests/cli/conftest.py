@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from rhythm.store.embedded import EmbeddedServer
 from tests.support.commands import Rhythm
+from tests.support.embedded import remove_embedded
 
 
 @pytest.fixture
@@ -32,8 +31,4 @@ def embedded_project(tmp_path: Path) -> Iterator[Rhythm]:
     rhythm = Rhythm(tmp_path / "shop", {})
     rhythm.folder.mkdir()
     yield rhythm
-    server = EmbeddedServer(rhythm.folder / ".rhythm")
-    server.stop(force=True)
-    home = (rhythm.folder / ".rhythm" / "postgres").resolve().parent
-    if home.parent.name == "rhythm":  # root's data, outside the project
-        shutil.rmtree(home)
+    remove_embedded(rhythm.folder)
