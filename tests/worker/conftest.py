@@ -112,12 +112,12 @@ class Shop:
     processes: Processes
     others: list[Process] = field(default_factory=list)  #: whose output is shown as well when something is wrong
 
-    def worker(self, *arguments: str, url: str | None = None) -> Process:
+    def worker(self, *arguments: str, url: str | None = None, app: str = "shop") -> Process:
         """A worker; its tasks write into the ledger directly, whatever ``url`` it is given."""
         env = {"SHOP_URL": self.url}
         options = ("--heartbeat-timeout", HEARTBEAT, "--poll-interval", "200ms", *arguments)
         return self.processes.worker(
-            url or self.url, *options, app=["shop"], workflows=["workflows"], cwd=self.folder, env=env
+            url or self.url, *options, app=[app], workflows=["workflows"], cwd=self.folder, env=env
         )
 
     async def query(self, text: str, *arguments: Any) -> list[Any]:
