@@ -90,6 +90,8 @@ from rhythm.model import (
 )
 
 PROGRAMS_CACHED: Final = 256  #: compiled definitions kept per process
+DELIVERIES_AT_LEAST: Final = 1_000  #: taken by one activation however long they take, of those there are
+SLICE_MS: Final = 250.0  #: for which it takes more, so that a wide fan-out is not decoded once for each thousand
 LOGS_MAX: Final = 1_000  #: log lines of one activation; more are dropped, and that is said
 STACK_PLACES_MAX: Final = 20  #: async functions named in the stack of a task's error
 VIEW_DEPTH_MAX: Final = 8  #: levels of data shown by inspect
@@ -238,6 +240,7 @@ def activate(
 ) -> Activation:
     """Runs a workflow from its start, a snapshot or a live heap, through the deliveries, to its next suspension or end.
 
+    Beyond the first DELIVERIES_AT_LEAST it takes deliveries for SLICE_MS only; ``seen_through`` tells how many.
     Exactly one of ``start``, ``snapshot`` and ``live`` is given. ``keep_bytes=False`` leaves out the snapshot's bytes.
     Raises SnapshotError when the snapshot cannot be read; every failure of the workflow itself is an outcome.
     """
@@ -306,9 +309,12 @@ class _Run:
         try:
             if start is not None:
                 self.begin(start)
-            for delivery in deliveries:
+            until = self.environment.now_ms() + SLICE_MS
+            for count, delivery in enumerate(deliveries):
                 if self.root.state != PENDING:
                     break
+                if count >= DELIVERIES_AT_LEAST and self.environment.now_ms() > until:
+                    break  # the rest is left unread
                 self.deliver(delivery)
                 self.result.seen_through = delivery.number
                 self.settle_signals()

@@ -186,7 +186,7 @@ begin
 end $$;
 
 -- What a worker needs to run the given workflows, as arrays in their order, and what has been delivered to them: up to
--- 1,000 each and p_bytes in all (at least one each), in the order of their numbers. d_index points (from 1) to the
+-- 5,000 each and p_bytes in all (at least one each), in the order of their numbers. d_index points (from 1) to the
 -- workflow. Internal. Raises nothing.
 create or replace function rhythm.describe_workflows(
   p_ids uuid[], p_bytes bigint,
@@ -221,7 +221,7 @@ begin
           cross join lateral (select w.seen_through from rhythm.waits w where w.id = u.id offset 0) w
           cross join lateral (
             select d.*, row_number() over (order by d.number) as rank from rhythm.deliveries d
-              where d.id = u.id and d.number > w.seen_through order by d.number limit 1000) d
+              where d.id = u.id and d.number > w.seen_through order by d.number limit 5000) d
           left join lateral (select o.payload from rhythm.outcomes o where o.id = d.child_id offset 0) o on true
           order by u.position, d.number) t
     where t.rank = 1 or t.bytes <= p_bytes;

@@ -181,7 +181,7 @@ begin
 end $$;
 
 -- Looks at what suspended workflows have not read and makes claimable those that must wake: all that have more to read
--- than one activation takes, so that a wide fan-out is not looked at again and again.
+-- than one activation is sure to take, so that a wide fan-out is not looked at again and again.
 -- Returns the queues concerned. Internal; the caller has locked them in an earlier statement. Raises nothing.
 create or replace function rhythm.wake_unread(p_ids uuid[]) returns integer[]
 language plpgsql as $$
