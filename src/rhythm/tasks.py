@@ -109,7 +109,7 @@ def _kind_name(kind: type[BaseException] | str) -> str:
 
 
 #: Id and attempt of the execution whose task runs in this context, for logging; None outside of tasks.
-current_attempt: ContextVar[tuple[uuid.UUID, int] | None] = ContextVar("rhythm_attempt", default=None)
+current_attempt: ContextVar[Sequence[Any] | None] = ContextVar("rhythm_attempt", default=None)
 
 
 class TaskContext:

@@ -28,12 +28,13 @@ class AttemptFilter(logging.Filter):
 
         if not hasattr(record, "execution_id"):
             attempt = current_attempt.get()
-            if attempt is not None:
+            if record.name == "rhythm.worker":
+                if named := _NAMED.match(record.getMessage()):
+                    record.execution_id = named[1]
+                    if named[2]:
+                        record.attempt = int(named[2])
+            elif attempt is not None and attempt[0] is not None:
                 record.execution_id, record.attempt = str(attempt[0]), attempt[1]
-            elif record.name == "rhythm.worker" and (named := _NAMED.match(record.getMessage())):
-                record.execution_id = named[1]
-                if named[2]:
-                    record.attempt = int(named[2])
         return True
 
 

@@ -127,6 +127,8 @@ class TaskRunner:
         loop = asyncio.get_running_loop()
         self._children = Children(payload_bytes_max=payload_bytes_max)
         self._threads = _Threads(lambda error: _call_soon(loop, on_broken, error))
+        self._stepped: list[Any] = [None, 0]  # the current attempt while tasks of the plain lane are stepped
+        self._debug = logger.isEnabledFor(logging.DEBUG)
         self._slice: asyncio.Handle | None = None
         self._surplus_check: asyncio.TimerHandle | None = None
         self._stopped = False
@@ -137,6 +139,7 @@ class TaskRunner:
 
     def begin(self, batch: list[Held]) -> None:
         """Takes claimed tasks and starts as many as there is room for."""
+        self._debug = logger.isEnabledFor(logging.DEBUG)
         for held in batch:
             self.lane_of(held.claim.name).waiting.append(held)
         self.go_on()
@@ -162,10 +165,14 @@ class TaskRunner:
         """Starts the next few tasks of a lane. Returns whether the slice is over."""
         began = now = time.monotonic()
         count = 0
-        while lane.waiting and lane.has_room and count < TURN and (now <= until or count == 0):
-            self._start(lane.waiting.popleft(), now)
-            count += 1
-            now = time.monotonic()
+        outside = current_attempt.set(self._stepped)  # once for all of them: 0.3 us (2026-11)
+        try:
+            while lane.waiting and lane.has_room and count < TURN and (now <= until or count == 0):
+                self._start(lane.waiting.popleft(), now)
+                count += 1
+                now = time.monotonic()
+        finally:
+            current_attempt.reset(outside)
         if lane is self.plain:
             lane.took((now - began) / count)
         return now > until
@@ -192,7 +199,8 @@ class TaskRunner:
             self._cancelled(held)
             return
         held.begun = True
-        log_transition(logging.DEBUG, claim.id, claim.attempt, "task", claim.name, "running")
+        if self._debug:
+            log_transition(logging.DEBUG, claim.id, claim.attempt, "task", claim.name, "running")
         if self.fail_point is not None:
             self.fail_point.passed("task_begun")
         try:
@@ -255,7 +263,7 @@ class TaskRunner:
 
     def _step(self, held: Held, task: Task[..., Any], arguments: dict[str, Any]) -> None:
         coroutine = task.function(**arguments)
-        outside = current_attempt.set((held.claim.id, held.claim.attempt))
+        self._stepped[0], self._stepped[1] = held.claim.id, held.claim.attempt
         try:
             coroutine.send(None)
         except StopIteration as stop:
@@ -264,8 +272,6 @@ class TaskRunner:
             self._failed(held, task, error, task.is_retryable(error, held.claim.retry))
         else:
             raise AssertionError("a coroutine without an await has suspended")
-        finally:
-            current_attempt.reset(outside)
 
     async def _await(self, held: Held, task: Task[..., Any], arguments: dict[str, Any]) -> None:
         claim = held.claim
@@ -434,7 +440,8 @@ class TaskRunner:
             self._failed(held, task, error, task.is_retryable(error, held.claim.retry))
             return
         claim = held.claim
-        log_transition(logging.DEBUG, claim.id, claim.attempt, "task", claim.name, "completed")
+        if self._debug:
+            log_transition(logging.DEBUG, claim.id, claim.attempt, "task", claim.name, "completed")
         self.report(held, TaskOutcome(held.token, claim.id, "completed", payload))
 
     def _answered(self, held: Held, answer: Answer) -> None:
