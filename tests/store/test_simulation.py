@@ -1,9 +1,10 @@
 """Random schedules of everything at once, then every execution must have ended as it should.
 
-Virtual workers claim, report, commit, crash, come back as zombies, lose answers and send again what they said; time
-passes; signals arrive, some twice. After every step the status, attempts, losses and deliveries of each execution are
-what the reference model says (`model.py`). Each workflow keeps in its snapshot what it has seen, so that at the end a
-child's outcome seen twice or never, or a signal lost, repeated or out of order, shows.
+Virtual workers claim, report, complete in transactions of their own, commit, crash, come back as zombies, lose answers
+and send again what they said; time passes; signals arrive, some twice. After every step the status, attempts, losses
+and deliveries of each execution are what the reference model says (`model.py`). Each workflow keeps in its snapshot
+what it has seen, so that at the end a child's outcome seen twice or never, or a signal lost, repeated or out of order,
+shows.
 
 Players that play at once, without the model, also end workflows by force, break them down, and retry what has failed.
 
@@ -23,12 +24,15 @@ from dataclasses import dataclass, field
 from typing import Any
 from unittest import mock
 
+import asyncpg
 import pytest
 
 from rhythm.errors import ExecutionFinished, IncarnationDead, RetryRefused
 from rhythm.model import (
     Claim,
     Continuation,
+    ExchangeRequest,
+    ExchangeResult,
     NewChild,
     NewTimer,
     Standing,
@@ -39,7 +43,8 @@ from rhythm.model import (
     WorkflowOutcome,
     new_id,
 )
-from tests.store.bench import ERROR, Bench, Worker
+from rhythm.store.marshal import MEMBERS_BITS, SINGLE
+from tests.store.bench import ERROR, Bench, Worker, another_session
 from tests.store.model import HEARTBEAT_SECONDS, Model
 
 REGRESSIONS = (11, 26)  #: seeds that once failed
@@ -83,8 +88,38 @@ class Player:
             self.held[claim.id] = claim
             self.tokens[claim.id] = claim.token
 
+    async def completes(self, claim: Claim, token: int, committed: bool) -> bool:
+        """Completes a task in a transaction, and commits or not; False: it was refused."""
+        query = "select rhythm.complete($1, $2, $3, '\\x0131')"
+        async with another_session(self.simulation.bench) as session:
+            await session.execute("select set_config('rhythm.execution', $1, true)", str(claim.id))
+            try:
+                await session.execute(query, self.worker.incarnation, token >> MEMBERS_BITS, claim.id)
+            except asyncpg.PostgresError as error:
+                if error.sqlstate != "RH002":
+                    raise
+                return False
+            await session.execute("commit" if committed else "rollback")
+        return True
+
+    async def complete_in_transactions(self, rng: random.Random) -> None:
+        """Completes some tasks as transactional ones are: in a transaction of their own, if it is committed."""
+        for id_, claim in list(self.held.items()):
+            token = self.tokens[id_]
+            if claim.kind != "task" or token & SINGLE != SINGLE or rng.random() < 0.7:
+                continue
+            committed = rng.random() < 0.8
+            refused = not await self.completes(claim, token, committed)
+            if committed or refused:
+                said = ExchangeRequest(
+                    incarnation=self.worker.incarnation, task_outcomes=[TaskOutcome(token, id_, "completed", b"1")]
+                )
+                self.simulation.model.exchange(said, _answer({id_} if refused else set()))
+                del self.held[id_], self.tokens[id_]
+
     async def turn(self, rng: random.Random) -> None:
         """One exchange: some reports, some claims; sometimes the answer is lost."""
+        await self.complete_in_transactions(rng)
         outcomes, commits, continuations, backs = [], [], [], []
         for id_, claim in rng.sample(sorted(self.held.items()), rng.randint(0, len(self.held))):
             token = self.tokens[id_]
@@ -106,6 +141,7 @@ class Player:
             "hand_backs": backs,
             "task_limit": rng.choice([0, 1, 5, 50]),
             "workflow_limit": rng.choice([0, 1, 5, 50]),
+            "singles": list(self.worker.registered.names.values()) if rng.random() < 0.5 else [],
             "alone": len(outcomes) + len(commits) + len(backs) == len(self.held),
             "parents": rng.random() < 0.7,
         }
@@ -126,6 +162,13 @@ class Player:
             self.tokens.pop(id_, None)
         self.tokens.update(result.retokened)
         self.take(result.claims)
+
+
+def _answer(refused: set[uuid.UUID]) -> ExchangeResult:
+    return ExchangeResult(
+        claims=[], refused=frozenset(refused), continued=frozenset(), retokened={}, suspects_waiting=False,
+        check_again=False,
+    )  # fmt: skip
 
 
 class Simulation:
