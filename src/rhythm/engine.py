@@ -43,6 +43,7 @@ from rhythm.language.builtins.host import (
     pass_deadline,
     timeout_error,
 )
+from rhythm.language.calls import Callees, Calls, find_calls
 from rhythm.language.codegen import Instance, Program, load
 from rhythm.language.diagnostics import Diagnostic, Report, sort_diagnostics
 from rhythm.language.lower import lower
@@ -106,6 +107,7 @@ class Definition:
     """A compiled workflow."""
 
     name: str
+    filename: str  #: where the source was read
     source: str
     source_hash: str  #: hex SHA-256 of the source
     ir: dict[str, Any]
@@ -114,9 +116,20 @@ class Definition:
     warnings: tuple[Diagnostic, ...]
 
 
-def check_source(source: str, filename: str) -> list[Diagnostic]:
-    """Every diagnostic of a workflow's source, errors and warnings, in the order of the source."""
-    return _check(source, filename)[2]
+def check_source(source: str, filename: str, callees: Callees | None = None) -> list[Diagnostic]:
+    """Every diagnostic of a workflow's source in the order of the source.
+
+    With ``callees`` the calls of tasks and children are compared with what they call, where the source can be read.
+    """
+    file, _, diagnostics = _check(source, filename)
+    if callees is None or any(diagnostic.code.startswith("F1") for diagnostic in diagnostics):
+        return diagnostics
+    return sort_diagnostics(diagnostics + find_calls(file, source, filename).compare(callees))
+
+
+def read_calls(source: str, filename: str) -> Calls:
+    """The calls of tasks and children in a workflow's source, to be compared with what they call."""
+    return find_calls(_check(source, filename)[0], source, filename)
 
 
 def compile_workflow(source: str, filename: str, name: str) -> Definition:
@@ -128,6 +141,7 @@ def compile_workflow(source: str, filename: str, name: str) -> Definition:
     data = flow_ir.to_bytes(program)
     return Definition(
         name=name,
+        filename=filename,
         source=source,
         source_hash=hashlib.sha256(source.encode("utf-8", "surrogatepass")).hexdigest(),
         ir=program,

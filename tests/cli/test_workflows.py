@@ -1,9 +1,14 @@
-"""check and eval: diagnostics as people and programs see them, and running in memory."""
+"""check, publish and eval: diagnostics as people and programs see them, and running in memory."""
 
 from __future__ import annotations
 
+import asyncio
+import uuid
+
 import pytest
 
+from rhythm.model import TaskRegistration, WorkerRegistration
+from rhythm.store import Store
 from tests.support.commands import Rhythm
 
 GOOD = "workflow(ctx, inputs) {\n  return { twice: inputs.n * 2 }\n}\n"
@@ -117,3 +122,83 @@ def test_a_terminal_without_utf8_still_gets_everything(rhythm: Rhythm) -> None:
     result = rhythm("eval", "odd.flow", "--inputs", '{"text": "\\u0142"}', env=env, code=0)
 
     assert result.out == '"\\u0142"\n'
+
+
+def test_check_compares_calls_with_the_signatures_of_tasks(rhythm: Rhythm) -> None:
+    rhythm.write("shop.py", TASKS)
+    rhythm.write("good.flow", CALLS)
+    rhythm.write("bad.flow", 'workflow(ctx, inputs) {\n  await task("charge", {\n    amuont: 5\n  })\n}\n')
+
+    good = rhythm("check", "good.flow", "--app", "shop", code=0)
+    bad = rhythm("check", "bad.flow", "--app", "shop", code=1)
+
+    assert good.out == ""
+    assert "1 call cannot be compared, or not wholly" in good.err
+    assert bad.out.splitlines() == [
+        "bad.flow:2:24: error[F502]: `charge` needs the input `amount`",
+        '  2 |   await task("charge", {',
+        "    |                        ^ add it",
+        "bad.flow:3:5: error[F503]: `charge` has no input `amuont`",
+        "  3 |     amuont: 5",
+        "    |     ^^^^^^ did you mean `amount`?",
+    ]
+
+
+def test_check_as_json_says_which_calls_it_could_not_compare(rhythm: Rhythm) -> None:
+    rhythm.write("shop.py", TASKS)
+    rhythm.write("good.flow", CALLS)
+
+    (entry,) = rhythm("check", "good.flow", "--app", "shop", "--json", code=0).json_lines
+
+    assert set(entry) == {"file", "line", "column", "code", "message", "hint", "severity"}
+    assert (2, 45, "U102", "unchecked") == (entry["line"], entry["column"], entry["code"], entry["severity"])
+
+
+def test_check_takes_the_tasks_of_the_project_and_says_when_there_are_none(rhythm: Rhythm) -> None:
+    rhythm.write("shop.py", TASKS)
+    rhythm.write("bad.flow", 'workflow(ctx, inputs) {\n  await task("chrage", { amount: 5 })\n}\n')
+
+    assert "not compared with their signatures" in rhythm("check", "bad.flow", code=0).err
+    rhythm.write("rhythm.toml", 'app = ["shop"]\n')
+    assert "did you mean `charge`?" in rhythm("check", "bad.flow", code=1).out
+
+
+def test_check_warns_of_children_that_are_not_among_the_files(rhythm: Rhythm) -> None:
+    rhythm.write("flows/good.flow", GOOD)
+    rhythm.write("flows/parent.flow", 'workflow() {\n  await child("good")\n  await child("goood")\n}\n')
+
+    result = rhythm("check", "flows", code=0)
+
+    assert result.out.startswith("flows/parent.flow:3:15: warning[W201]: ")
+    assert "did you mean `good`?" in result.out
+
+
+def test_check_with_a_task_whose_annotations_mean_nothing_is_wrong_usage(rhythm: Rhythm) -> None:
+    rhythm.write("shop.py", TASKS.replace("float", "'flaot'"))
+    rhythm.write("good.flow", CALLS)
+
+    assert "its annotations cannot be resolved" in rhythm("check", "good.flow", "--app", "shop", code=2).err
+
+
+async def test_publish_warns_of_calls_that_do_not_fit_what_workers_registered(rhythm_db: Rhythm) -> None:
+    rhythm_db.write("order.flow", 'workflow() {\n  await task("charge", { amount: "5" })\n  await task("later")\n}\n')
+    schema = {"type": "object", "properties": {"amount": {"type": "number"}}}
+    async with await Store.connect(rhythm_db.env["RHYTHM_DATABASE_URL"]) as store:
+        await store.register_worker(
+            WorkerRegistration(uuid.uuid4(), "here", 1, tasks=[TaskRegistration("charge", input_schema=schema)])
+        )
+
+    result = await asyncio.to_thread(rhythm_db, "publish", "order.flow", "--json", code=0)
+
+    assert "order.flow:2:34: warning[F504]: `amount` of `charge` should be a number, not a string" in result.err
+    assert "later" not in result.err
+    (unchecked,) = result.json["unchecked"]
+    assert (3, 14, "U104", "unchecked") == tuple(unchecked[name] for name in ("line", "column", "code", "severity"))
+
+
+def test_publish_takes_names_that_no_task_can_have(rhythm_db: Rhythm) -> None:
+    rhythm_db.write("odd.flow", 'workflow() {\n  await task("a\\0b")\n  await task("\\ud800")\n  await task("😀")\n}\n')
+
+    codes = [entry["code"] for entry in rhythm_db("publish", "odd.flow", "--json", code=0).json["unchecked"]]
+
+    assert ["U104", "U104", "U104"] == codes

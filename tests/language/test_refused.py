@@ -134,7 +134,7 @@ def test_front_matter_of_earlier_versions_is_refused_with_a_hint() -> None:
 def test_every_error_code_is_covered() -> None:
     covered = {code for chunk in CHUNKS for _, code in chunk.expected} | {"F110", "F111"}
 
-    assert {code for code in CODES if code.startswith("F")} == covered
+    assert {code for code in CODES if code.startswith("F") and not code.startswith("F5")} == covered  # F5: test_calls
 
 
 def test_the_number_of_errors_is_bounded() -> None:

@@ -37,7 +37,7 @@ def test_program_is_warned_of_with_its_code_in_its_line(number: int) -> None:
 def test_every_warning_is_covered() -> None:
     covered = {code for chunk in CHUNKS for _, code in expected(chunk)}
 
-    assert {code for code in CODES if code.startswith("W")} == covered
+    assert {code for code in CODES if code.startswith("W1")} == covered  # W2: test_calls
 
 
 def test_the_example_of_the_readme_is_not_warned_of() -> None:

@@ -160,13 +160,16 @@ def source_excerpt(source: str, number: int, column: int, width: int = 1, note: 
 
 
 def show_diagnostics(diagnostics: Iterable[DiagnosticLike], sources: Mapping[str, str], *, as_json: bool) -> bool:
-    """Prints diagnostics to standard output, in order; whether one of them is an error."""
+    """Prints diagnostics to standard output, in order; whether one of them is an error.
+
+    Those of severity "unchecked" are for programs: people are told how many there are.
+    """
     failed = False
     for diagnostic in diagnostics:
         failed = failed or diagnostic.severity == "error"
         if as_json:
             json_line(diagnostic_json(diagnostic))
-        else:
+        elif diagnostic.severity != "unchecked":
             line(diagnostic_text(diagnostic, sources.get(diagnostic.file)))
     return failed
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from rhythm.cli import options, output
-from rhythm.errors import CompileError, InvalidInput
+from rhythm.errors import CompileError, ConfigurationError, InvalidInput
 
 if TYPE_CHECKING:
     from rhythm.client.publishing import PublishedWorkflow
@@ -34,19 +34,30 @@ class Snapshot(StrEnum):
 def check(paths: Paths, app: options.App = None, as_json: options.Json = False) -> None:
     """Checks workflow files and prints what is wrong.
 
-    Exit code 1 if there is any error.
+    With tasks, from the modules of --app, else of the project's configuration, calls of tasks are compared with their
+    Python signatures. Exit code 1 if there is any error.
 
-    Example: rhythm check workflows
+    Example: rhythm check workflows --app tasks
     """
     files = _read(paths)
-    options.import_apps(tuple(app or ()))
+    from rhythm.config import load
     from rhythm.engine import check_source
+    from rhythm.language.calls import Callees
 
+    config = load({"app": app})
+    options.import_apps(config.app, config.project)
+    callees = Callees(_input_schemas() if config.app else None, {Path(path).stem for path in files})
     failed = False
+    unchecked = 0
     for path, source in files.items():
-        failed = output.show_diagnostics(check_source(source, path), {path: source}, as_json=as_json) or failed
-    if app:
-        output.message("Calls of tasks are not compared with their signatures in this release.")
+        found = check_source(source, path, callees)
+        failed = output.show_diagnostics(found, {path: source}, as_json=as_json) or failed
+        unchecked += sum(diagnostic.severity == "unchecked" for diagnostic in found)
+    if not config.app:
+        output.message("Calls of tasks were not compared with their signatures: name their modules with --app.")
+    if unchecked:
+        calls = "1 call cannot" if unchecked == 1 else f"{unchecked} calls cannot"
+        output.message(f"{calls} be compared, or not wholly, before the workflow runs; --json lists them.")
     if failed:
         raise typer.Exit(output.FAILED)
     output.message(f"{len(files)} {'file' if len(files) == 1 else 'files'} checked, no errors.")
@@ -56,7 +67,8 @@ def publish(paths: Paths, database_url: options.DatabaseUrl = None, as_json: opt
     """Checks workflows and stores their definitions.
 
     New executions run them from then on; those under way stay on their own definition.
-    Nothing is stored when one of the files has an error.
+    Nothing is stored when one of the files has an error. Calls that do not fit what workers have registered about a
+    task are warned of.
 
     Example: rhythm publish workflows
     """
@@ -81,7 +93,8 @@ def publish(paths: Paths, database_url: options.DatabaseUrl = None, as_json: opt
             output.message(output.diagnostic_text(warning, None))
         if as_json:
             entry = {"name": published.name, "hash": published.hash, "changed": published.changed}
-            output.json_line({**entry, "staying": published.staying})
+            unchecked = [output.diagnostic_json(diagnostic) for diagnostic in published.unchecked]
+            output.json_line({**entry, "staying": published.staying, "unchecked": unchecked})
         else:
             what = "published" if published.changed else "unchanged"
             if published.staying:
@@ -159,6 +172,16 @@ def _callable(task: Task[..., Any]) -> Callable[[Any], Awaitable[Any]]:
         return payloads.decode(task.encode(await value if inspect.isawaitable(value) else value))
 
     return call
+
+
+def _input_schemas() -> dict[str, Any]:
+    """The JSON Schemas of the inputs of all tasks of this process, by name."""
+    from rhythm.tasks import REGISTRY
+
+    try:
+        return {task.name: task.input_schema() for task in REGISTRY}
+    except TypeError as error:  # it names the task
+        raise ConfigurationError(str(error)) from None
 
 
 def _errors(diagnostics: Sequence[Any]) -> list[Any]:

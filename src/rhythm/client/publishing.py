@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +13,7 @@ from rhythm.model import NewDefinition
 
 if TYPE_CHECKING:
     from rhythm.engine import Definition
+    from rhythm.language.diagnostics import Diagnostic
     from rhythm.store import Store
 
 SOURCE_BYTES_MAX = 4 * 256 * 1024  #: bytes read of one file; the compiler's own limit is in characters
@@ -25,8 +27,10 @@ class PublishedWorkflow:
     name: str
     hash: str  #: of the definition new executions run from now on
     changed: bool  #: whether another one, or none, was current before
-    warnings: tuple[Any, ...]  #: the compiler's diagnostics of severity "warning"
+    #: diagnostics of severity "warning": the compiler's, and calls that do not fit what workers registered
+    warnings: tuple[Any, ...]
     staying: int = 0  #: unfinished executions that stay on other definitions; counted only when it changed
+    unchecked: tuple[Any, ...] = ()  #: calls of tasks that could not be compared with what workers registered
 
 
 def find_workflow_files(paths: Iterable[str | Path]) -> list[Path]:
@@ -91,16 +95,33 @@ def read_definitions(paths: Iterable[str | Path]) -> list[Definition]:
 
 
 async def publish_definitions(store: Store, definitions: Sequence[Definition]) -> list[PublishedWorkflow]:
-    """Stores compiled definitions and makes each the current one of its name."""
+    """Stores compiled definitions and makes each the current one of its name.
+
+    Then their calls of tasks are compared with what workers have registered: a workflow may well be published before
+    the tasks it needs, so what does not fit is a warning.
+    """
     before = {}
     for definition in definitions:
         current = await store.current_definition(definition.name)
         before[definition.name] = current.hash if current else None
     await store.publish([NewDefinition(d.name, d.hash, d.ir_bytes, d.source, d.source_hash) for d in definitions])
+    calls = await _compare_calls(store, definitions)
     published = []
     for definition in definitions:
         changed = before[definition.name] != definition.hash
         staying = await store.count_staying(definition.name, definition.hash) if changed else 0
-        warnings = tuple(definition.warnings)
-        published.append(PublishedWorkflow(definition.name, definition.hash, changed, warnings, staying))
+        found = calls[definition.name]
+        warnings = (*definition.warnings, *(d for d in found if d.severity == "warning"))
+        unchecked = tuple(d for d in found if d.severity == "unchecked")
+        published.append(PublishedWorkflow(definition.name, definition.hash, changed, warnings, staying, unchecked))
     return published
+
+
+async def _compare_calls(store: Store, definitions: Sequence[Definition]) -> dict[str, list[Diagnostic]]:
+    """What there is to say about the calls of tasks in each definition, by its name."""
+    from rhythm.engine import read_calls
+    from rhythm.language.calls import Callees
+
+    calls = await asyncio.to_thread(lambda: {d.name: read_calls(d.source, d.filename) for d in definitions})
+    callees = Callees(await store.task_schemas(set().union(*(c.task_names for c in calls.values()))), complete=False)
+    return await asyncio.to_thread(lambda: {name: found.compare(callees) for name, found in calls.items()})

@@ -4,17 +4,24 @@ Each has a stable code, a span, one plain sentence, and a hint that says what to
 guessed. Codes are listed once, in CODES, and are never reused for something else.
 
     F1xx  syntax           F2xx  JavaScript that flows do not support
-    F3xx  names            F4xx  the shape of a workflow file            W1xx  warnings
+    F3xx  names            F4xx  the shape of a workflow file
+    F5xx  calls of tasks   W1xx, W2xx  warnings
+    U1xx  calls that cannot be compared with what they call: severity "unchecked"
 """
 
 from __future__ import annotations
 
 import bisect
+import difflib
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Final
 
-DIAGNOSTICS_MAX: Final = 100  #: Errors reported for one file, and as many warnings; the rest would be echoes.
+DIAGNOSTICS_MAX: Final = 100  #: Reported for one file, of each severity; the rest would be echoes.
+_SIMILAR: Final = 0.6  #: how alike a name must be to be suggested
+_CANDIDATES_MAX: Final = 1_000  #: others that one name is compared with
+_SUGGESTED_LENGTH_MAX: Final = 100  #: characters of a name worth comparing
 
 CODES: Final[dict[str, str]] = {
     "F101": "unexpected token",
@@ -68,6 +75,10 @@ CODES: Final[dict[str, str]] = {
     "F404": "statement outside the workflow",
     "F405": "top-level value that needs the running workflow",
     "F406": "syntax of the earlier experimental Rhythm",
+    "F501": "task that does not exist",
+    "F502": "input that is missing",
+    "F503": "input that the task does not have",
+    "F504": "input of another type, or out of bounds",
     "W101": "line that continues the one before",
     "W102": "promise used as a condition",
     "W103": "promise used as data",
@@ -78,6 +89,11 @@ CODES: Final[dict[str, str]] = {
     "W108": "case that can never be chosen",
     "W109": "name used before its declaration",
     "W110": "function declared twice",
+    "W201": "workflow that is not among the files",
+    "U101": "call of something whose name is not known beforehand",
+    "U102": "inputs that are not known beforehand",
+    "U103": "task or child used as a value",
+    "U104": "task that nobody has registered",
 }
 
 _LINE_END = re.compile("\r\n|[\n\r\u2028\u2029]")
@@ -87,7 +103,7 @@ _LINE_END = re.compile("\r\n|[\n\r\u2028\u2029]")
 class Diagnostic:
     """One problem. ``line`` and ``column`` count from 1; columns count characters."""
 
-    severity: str  #: "error" or "warning"
+    severity: str  #: "error", "warning", or "unchecked": no problem is known, but nor is it known that there is none
     code: str
     message: str
     hint: str  #: "" when there is nothing to suggest
@@ -114,6 +130,15 @@ def position(source: str, offset: int) -> tuple[int, int]:
     return LineMap(source).position(offset)
 
 
+def closest(name: str, others: Iterable[str]) -> str | None:
+    """The one of the others that was probably meant by a name, or None."""
+    if len(name) > _SUGGESTED_LENGTH_MAX:
+        return None
+    candidates = [other for other in sorted(others) if len(other) <= _SUGGESTED_LENGTH_MAX]
+    similar = difflib.get_close_matches(name, candidates[:_CANDIDATES_MAX], 1, _SIMILAR)
+    return similar[0] if similar else None
+
+
 class Report:
     """Collects the diagnostics of one source text."""
 
@@ -123,13 +148,16 @@ class Report:
         self.lines = LineMap(source)
         self.diagnostics: list[Diagnostic] = []
         # Counted apart: warnings must never crowd out an error, which decides whether the program compiles.
-        self.left = {"error": DIAGNOSTICS_MAX, "warning": DIAGNOSTICS_MAX}
+        self.left = {"error": DIAGNOSTICS_MAX, "warning": DIAGNOSTICS_MAX, "unchecked": DIAGNOSTICS_MAX}
 
     def error(self, code: str, message: str, start: int, end: int, hint: str = "") -> None:
         self._add("error", code, message, start, end, hint)
 
     def warning(self, code: str, message: str, start: int, end: int, hint: str = "") -> None:
         self._add("warning", code, message, start, end, hint)
+
+    def unchecked(self, code: str, message: str, start: int, end: int) -> None:
+        self._add("unchecked", code, message, start, end, "")
 
     def _add(self, severity: str, code: str, message: str, start: int, end: int, hint: str) -> None:
         assert code in CODES, f"diagnostic code {code} is not in the table"

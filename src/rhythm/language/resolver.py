@@ -13,7 +13,6 @@ those that look at single expressions are in ``checks``. Nothing here raises for
 
 from __future__ import annotations
 
-import difflib
 import itertools
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -22,15 +21,13 @@ from typing import Final
 
 from rhythm.language import names, nodes
 from rhythm.language.checks import Checks
-from rhythm.language.diagnostics import Report
+from rhythm.language.diagnostics import Report, closest
 from rhythm.language.nodes import Binding, BindingKind, FunctionInfo, Scope, ScopeKind, recursion_room
 from rhythm.language.parser_expressions import pattern_names
 
 WORKFLOW_PARAMETERS_MAX: Final = 2
-_SIMILAR: Final = 0.6  #: how alike a name must be to be suggested
 _SUGGESTIONS_MAX: Final = 20  #: names of one file that are compared with others
-_CANDIDATES_MAX: Final = 1_000  #: others that one name is compared with
-_SUGGESTED_LENGTH_MAX: Final = 100  #: characters of a name worth comparing
+_VISIBLE_MAX: Final = 1_000  #: names of one scope that may be suggested
 
 
 @dataclass(frozen=True, slots=True)
@@ -335,16 +332,15 @@ class _Resolver(Checks):
 
     def suggestion(self, name: str) -> str:
         self.suggestions += 1
-        if self.suggestions <= _SUGGESTIONS_MAX and len(name) <= _SUGGESTED_LENGTH_MAX:
+        if self.suggestions <= _SUGGESTIONS_MAX:
             visible: set[str] = set(names.GLOBAL_NAMES)
             scope: Scope | None = self.scope
             while scope is not None:
-                visible.update(itertools.islice(scope.bindings, _CANDIDATES_MAX))
+                visible.update(itertools.islice(scope.bindings, _VISIBLE_MAX))
                 scope = scope.parent
-            candidates = [other for other in sorted(visible) if len(other) <= _SUGGESTED_LENGTH_MAX]
-            similar = difflib.get_close_matches(name, candidates[:_CANDIDATES_MAX], 1, _SIMILAR)
+            similar = closest(name, visible)
             if similar:
-                return f"did you mean `{similar[0]}`?"
+                return f"did you mean `{similar}`?"
         return "declare it with `let` or `const`"
 
     # --- functions ----------------------------------------------------------------------------------------------------

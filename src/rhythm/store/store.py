@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import json
 import uuid
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 import asyncpg
@@ -152,6 +152,12 @@ class Store:
     async def count_staying(self, name: str, hash_: str) -> int:
         """How many unfinished executions of a workflow run another definition than the one with this hash."""
         return int(await self._database.fetchval("select rhythm.count_staying($1, $2)", text(name, "name"), hash_))
+
+    async def task_schemas(self, names: Collection[str]) -> dict[str, Any]:
+        """The JSON Schemas of the inputs of those of these tasks that a worker has registered, by name."""
+        storable = [name for name in sorted(names) if name == name.replace("\0", "").encode(errors="ignore").decode()]
+        rows = await self._database.fetch("select * from rhythm.task_schemas($1)", storable)
+        return {row["name"]: json.loads(row["input_schema"]) for row in rows}
 
     async def definition(self, reference: int | str) -> DefinitionInfo | None:
         """The definition with this id (int) or hash (str), or None."""

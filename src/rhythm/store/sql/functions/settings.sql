@@ -17,7 +17,7 @@ begin
         'start_many', 'start', 'publish', 'definition', 'register_worker', 'unregister_worker', 'exchange', 'step',
         'heartbeat', 'maintain', 'held', 'hand_back', 'complete', 'signal', 'send_signal', 'cancel', 'terminate', 'retry',
         'start_again', 'list_executions', 'children_of', 'outcomes_of', 'snapshot_of', 'list_queues',
-        'count_staying',
+        'count_staying', 'task_schemas',
         'list_workers', 'can_run', 'pause_queue', 'find_breaches')
   loop
     execute format('alter function %s security definer set search_path = pg_catalog, pg_temp set jit = off', v_function);
