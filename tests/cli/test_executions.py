@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from pathlib import Path
 
+import rhythm
+from rhythm.model import TaskRegistration, WorkerRegistration, new_id
 from tests.support.commands import Rhythm
 from tests.support.processes import Processes
 
@@ -167,3 +170,21 @@ def test_cancel_says_what_became_of_it(rhythm_db: Rhythm) -> None:
     assert ("", "cancelled\n") == (forced.out, forced.err)
     assert "has finished" in again.err
     assert UNKNOWN in rhythm_db("cancel", UNKNOWN, "--force", code=2).err
+
+
+def test_a_retried_task_is_claimable_again(rhythm_db: Rhythm, rhythm_url: str) -> None:
+    async def register() -> None:
+        async with rhythm.connect(rhythm_url) as client:
+            tasks = [TaskRegistration("charge")]
+            await client.store.register_worker(WorkerRegistration(new_id(), "host", 1, tasks=tasks))
+
+    asyncio.run(register())
+    started = rhythm_db("start", "charge", code=0).out.strip()
+    rhythm_db("cancel", started, code=0)
+    retried = rhythm_db("retry", started, code=0)
+    shown = rhythm_db("show", started, "--json", code=0).json
+    rhythm_db("cancel", started, code=0)
+
+    assert ("", "it is claimable again\n") == (retried.out, retried.err)
+    assert ("pending", "CancelledError") == (shown["status"], shown["last_failure"]["name"])
+    assert {"id": started} == rhythm_db("retry", started, "--json", code=0).json

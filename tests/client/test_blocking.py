@@ -80,6 +80,21 @@ def test_it_does_what_the_other_does(rhythm_url: str) -> None:
             execution.result(timeout=10)
 
 
+def test_it_cancels_and_retries(rhythm_url: str) -> None:
+    with rhythm.connect_sync(rhythm_url) as client:
+        execution = client.start("add", {"a": 1}, key="k")
+        execution.cancel(force=True)
+        with pytest.raises(rhythm.ExecutionCancelled):
+            execution.result(timeout=5)
+        with pytest.raises(rhythm.RetryRefused) as refused:
+            client.retry(execution.id)
+        fresh = execution.retry(from_start=True)
+
+        assert "name_unknown" == refused.value.code
+        assert ("cancelled", "pending") == (execution.refresh().status, fresh.refresh().status)
+        assert fresh.id == client.start("add", {"a": 1}, key="k").id
+
+
 def test_many_threads_share_it_and_the_one_portal(rhythm_url: str) -> None:
     with rhythm.connect_sync(rhythm_url) as client:
         with concurrent.futures.ThreadPoolExecutor(24) as threads:
