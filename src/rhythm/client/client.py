@@ -467,8 +467,9 @@ class Client:
     async def publish(self, *paths: str | Path) -> builtins.list[PublishedWorkflow]:
         """Checks and stores the workflows in these files and folders; new executions run them from now on.
 
-        Nothing is stored if one of them does not compile. Raises CompileError with all diagnostics, and
-        InvalidInput when a path holds no workflow.
+        Nothing is stored if one of them does not compile. Calls that do not fit what workers have registered about a
+        task are among the ``warnings``; those that cannot be compared with it are ``unchecked``.
+        Raises CompileError with all diagnostics, and InvalidInput when a path holds no workflow.
         """
         definitions = await asyncio.to_thread(read_definitions, paths)
         return await publish_definitions(self.store, definitions)
