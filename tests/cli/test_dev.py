@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import signal
 import time
@@ -12,6 +13,7 @@ import pytest
 from rhythm.store.embedded import EmbeddedServer
 from tests.support.commands import Rhythm
 from tests.support.processes import TIMEOUT_SECONDS, Process, Processes
+from tests.support.proxy import Proxy
 
 TASKS = """\
 import rhythm
@@ -182,6 +184,21 @@ def test_a_workflow_with_a_mistake_is_shown_and_the_last_one_stays(shop: Rhythm,
     shop.write("workflows/sub/order.flow", FLOW)
     dev.wait_for_output("two files are the workflow 'order'")
     assert dev.alive
+
+
+async def test_a_workflow_changed_while_the_database_is_away_is_published_when_it_is_back(
+    shop: Rhythm, processes: Processes, rhythm_url: str
+) -> None:
+    async with Proxy(rhythm_url) as proxy:
+        through = Rhythm(shop.folder, {"RHYTHM_DATABASE_URL": proxy.url})
+        dev = await asyncio.to_thread(start_dev, through, processes, "--app", "shop")
+        proxy.cut()
+        shop.write("workflows/order.flow", FLOW.replace("return 1", "return 2"))
+        await asyncio.to_thread(dev.wait_for_output, "dev: not published yet: the database at ")
+        proxy.mend()
+
+        await asyncio.to_thread(dev.wait_for_output, r"(?s)not published yet.*dev: published order ")
+        assert dev.alive
 
 
 def test_a_worker_that_was_killed_is_started_again(shop: Rhythm, processes: Processes) -> None:

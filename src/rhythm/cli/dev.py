@@ -6,7 +6,7 @@ out stops the server, also after a `kill -9` of this process.
 
 A changed .py file restarts the child. One that ends with a mistake of its own, such as a module that cannot be
 imported, has said so, and is started again after the next change. A changed .flow file is checked and published; the
-worker needs no restart for that. What cannot be published now (the database is away) is tried again at each look.
+worker needs no restart for that. What cannot be published now, the database being away, is tried again.
 """
 
 from __future__ import annotations
@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 
 DRAIN_SECONDS = 5.0  #: for running tasks before a restart, and at the end
 KILL_AFTER_SECONDS = 7.0  #: beyond that: the last reports, and the way out
+PUBLISH_AGAIN_SECONDS = 5.0  #: after the database was away
 SETTLING_ROUNDS_MAX = 40  #: looks at files that keep changing before they are taken as they are
 
 
@@ -86,6 +87,7 @@ class Development:
         self._restarts = Restarts()
         self._start_at: float | None = 0.0  # when to start the worker; None: after the next change
         self._unpublished: set[Path] = set()
+        self._publish_at = 0.0  # not before
         self._stopping = False
         self._news = asyncio.Event()
 
@@ -164,7 +166,7 @@ class Development:
 
     async def _publish(self) -> None:
         """Publishes what has changed; mistakes are shown, and wait for the next change."""
-        if not self._unpublished:
+        if not self._unpublished or time.monotonic() < self._publish_at:
             return
         from rhythm.cli.connection import connected
         from rhythm.client.publishing import publish_definitions, read_definitions
@@ -190,6 +192,7 @@ class Development:
                         _say_published(published)
             except DatabaseUnavailable as error:
                 output.message(f"dev: not published yet: {error}")
+                self._publish_at = time.monotonic() + PUBLISH_AGAIN_SECONDS
                 return
         self._unpublished.clear()
 
