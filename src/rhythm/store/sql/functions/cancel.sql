@@ -2,8 +2,8 @@
 --
 -- What has had no effect yet ends at once: a task that nobody holds a claim on, a workflow that has never committed a
 -- step. A claimed task is marked, and its worker hears of it with its next heartbeat; a workflow that has begun gets a
--- delivery, once. Both settle with what really happens; but nothing that is marked makes another attempt: where a task
--- could (a retry, a hand back, a lost worker, an expired attempt), it ends as cancelled instead.
+-- delivery, once. Both settle with what really happens; but nothing that is marked makes another attempt: a failure that
+-- is reported is final, and after a hand back, a lost worker or an expired attempt it ends as cancelled.
 --
 -- A forced cancel (terminate) ends an execution wherever it stands.
 --
@@ -19,7 +19,7 @@ language sql stable as $$
 $$;
 
 -- Ends as cancelled executions that the caller has taken from where they stood, and delivers that to their parents; all
--- those rows in waits are locked. p_started is null for attempts that had not begun; p_why is null for what had not been claimed.
+-- those rows in waits are locked. p_started is null for attempts that had not begun, p_why for what had not been claimed.
 -- Returns the queues in which something became claimable. Internal. Raises nothing.
 create or replace function rhythm.end_cancelled(
   p_now timestamptz, p_ids uuid[], p_attempts integer[], p_lost integer[], p_started timestamptz[], p_why text)

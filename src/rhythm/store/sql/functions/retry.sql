@@ -27,7 +27,8 @@ begin
   if v_wait.id is null then
     delete from rhythm.deliveries d where d.id = p_parent and d.child_id = p_child;
     if not found and (select o.finished_at from rhythm.outcomes o where o.id = p_child) > v_parent_finished is not true then
-      raise exception 'execution % cannot be retried: its parent % has finished with its outcome', p_child, p_parent using errcode = 'RH008', detail = 'consumed';
+      raise exception 'execution % cannot be retried: its parent % has finished with its outcome', p_child, p_parent
+        using errcode = 'RH008', detail = 'consumed';
     end if;
     return;
   end if;
@@ -35,14 +36,16 @@ begin
   select d.number into v_number from rhythm.deliveries d
     where d.id = p_parent and d.number > v_wait.seen_through and d.child_id = p_child;
   if not found then
-    raise exception 'execution % cannot be retried: its parent % has taken its outcome in', p_child, p_parent using errcode = 'RH008', detail = 'consumed';
+    raise exception 'execution % cannot be retried: its parent % has taken its outcome in', p_child, p_parent
+      using errcode = 'RH008', detail = 'consumed';
   end if;
   if not v_wait.suspended then
     perform 1 from rhythm.ready r
       where r.queue_id = v_wait.queue_id and r.name_id = 0 and r.priority_rank = v_wait.priority_rank and r.seq = v_wait.seq
       for update skip locked;
     if not found then
-      raise exception 'execution % cannot be retried: its parent % is taking its outcome in', p_child, p_parent using errcode = 'RH008', detail = 'consumed';
+      raise exception 'execution % cannot be retried: its parent % is taking its outcome in', p_child, p_parent
+        using errcode = 'RH008', detail = 'consumed';
     end if;
   end if;
   -- Deliveries are numbered without gaps: what stays in its place is the outcome of operation 0, which nobody waits for.
@@ -113,7 +116,8 @@ begin
     select k.execution_id into v_holder from rhythm.keys k
       where k.name_id = v_execution.name_id and k.key = v_execution.key for update;
     if v_holder <> p_id then
-      raise exception 'execution % cannot be retried: its key belongs to execution % by now', p_id, v_holder using errcode = 'RH008', detail = 'key_taken';
+      raise exception 'execution % cannot be retried: its key belongs to execution % by now', p_id, v_holder
+        using errcode = 'RH008', detail = 'key_taken';
     end if;
   end if;
   if v_execution.parent_id is not null then
