@@ -1,8 +1,10 @@
 """The child process that tasks declared with ``process=True`` run in; its parent's side is ``children``.
 
-    parent -> child   job (JSON), inputs (bytes)                 one after the other, until the parent hangs up
+    parent -> child   job (JSON)                                 one after the other, until the parent hangs up
+                      inputs (bytes)                             after B
     child -> parent   R  ready                                   once
-                      L  log record (JSON)                       any number, while a task runs
+                      L  log record (JSON)                       any number, while it has a job
+                      B  its task is found and can begin         for each job; not if it cannot be found
                       A  answer (JSON), then payload (bytes)     exactly one for each job
 
     job     = module, qualname, main, bytes_max, policy, attempt: what TaskContext and the error policy need
@@ -40,6 +42,7 @@ from rhythm.errors import TaskRetryAfter
 from rhythm.tasks import Task, TaskContext, current_attempt, failure_payload
 
 READY: Final = b"R"
+BEGUN: Final = b"B"
 LOG: Final = b"L"
 ANSWER: Final = b"A"
 LOG_MESSAGE_LENGTH_MAX: Final = 64 * 1024
@@ -59,7 +62,7 @@ def main(file_number: int, parent: int, log_level: int) -> None:
     child.send(READY)
     with contextlib.suppress(EOFError, ConnectionError):
         while True:
-            child.run(json.loads(connection.recv_bytes()), connection.recv_bytes())
+            child.run(json.loads(connection.recv_bytes()))
 
 
 def _die_with(parent: int) -> None:
@@ -93,7 +96,7 @@ class _Child:
             for message in messages:
                 self._connection.send_bytes(message)
 
-    def run(self, job: Mapping[str, Any], inputs: bytes) -> None:
+    def run(self, job: Mapping[str, Any]) -> None:
         attempt = job["attempt"]
         execution_id = uuid.UUID(attempt["execution_id"])
         current_attempt.set((execution_id, attempt["attempt"]))
@@ -101,6 +104,8 @@ class _Child:
         answer: dict[str, Any] = {"status": "completed"}
         try:
             task = self._find(job)
+            self.send(BEGUN)
+            inputs = self._connection.recv_bytes()
             payload = task.invoke(inputs, self._context(execution_id, attempt), bytes_max=job["bytes_max"])
         except BaseException as error:  # noqa: BLE001  (whatever a task raises is its outcome)
             retryable = task is None or task.is_retryable(error, job["policy"])

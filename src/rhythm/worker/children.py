@@ -31,9 +31,9 @@ from multiprocessing.connection import Connection
 from typing import Any, Final
 
 from rhythm.errors import TaskProcessDied
-from rhythm.worker.child import ANSWER, LOG, READY
+from rhythm.worker.child import ANSWER, BEGUN, LOG, READY
 
-START_SECONDS: Final = 60.0  #: for a child to be ready: it imports this package, but not yet the task
+START_SECONDS: Final = 60.0  #: for a child to be ready, and for it to import the module of a task
 END_SECONDS: Final = 2.0  #: for a killed child to be gone
 MESSAGE_BYTES_MAX: Final = 4 << 20  #: of all that is no output
 _BOOT: Final = (
@@ -140,20 +140,24 @@ class Call:
                 self._child.kill()
 
     def run(self, begun: Callable[[], None]) -> Answer:
-        """Makes the call; ``begun()`` is called when a child is about to get it. Raises TaskProcessDied."""
+        """Makes the call; ``begun()`` is called when the task is about to begin. Raises TaskProcessDied."""
         child = self._children.take()
         with self._lock:
             self._child = child
             if self.killed:
                 child.kill()
-        begun()
         try:
-            child.send(self._job, self._inputs)
-            answer = child.answer()
-        except (EOFError, OSError):
+            child.send(self._job)
+            answer = child.begun()
+            if answer is None:
+                begun()
+                child.send(self._inputs)
+                answer = child.answer()
+        except (EOFError, OSError) as error:
             with self._lock:
                 self._child = None
-            raise self._children.ended(child, "in the middle of it") from None
+            died = self._children.ended(child, "in the middle of it")
+            raise TaskProcessDied(str(error)) if isinstance(error, TimeoutError) else died from None
         with self._lock:
             self._child = None  # from now on it is killed for nobody's sake
         self._children.give_back(child)
@@ -183,14 +187,26 @@ class _Child:
             return self._connection.poll(START_SECONDS) and self._connection.recv_bytes(1) == READY
         return False
 
-    def send(self, *messages: bytes) -> None:
-        for message in messages:
-            self._connection.send_bytes(message)
+    def send(self, message: bytes) -> None:
+        self._connection.send_bytes(message)
+
+    def begun(self) -> Answer | None:
+        """Waits until the task can begin: None; or for the answer, if it cannot. Raises as ``answer`` does."""
+        return self._receive(START_SECONDS)
 
     def answer(self) -> Answer:
         """Waits for the answer; writes what is logged meanwhile. Raises EOFError, OSError when the child has ended."""
+        answer = self._receive(None)
+        assert answer is not None, "a task begins once"
+        return answer
+
+    def _receive(self, seconds: float | None) -> Answer | None:
         while True:
+            if not self._connection.poll(seconds):
+                raise TimeoutError(f"the process of the task did not import its module within {seconds} s")
             message = self._connection.recv_bytes(self._message_bytes_max)
+            if message == BEGUN:
+                return None
             if message[:1] == ANSWER:
                 told = json.loads(message[1:])
                 payload = self._connection.recv_bytes(self._message_bytes_max)
