@@ -392,7 +392,8 @@ class Simulation:
             if info.status == "cancelled" and id_ in self.ended_by_force:
                 continue
             if info.status == "cancelled":
-                assert info.attempts == info.lost, "cancelled before it had done anything"
+                # or before another attempt at its first step, after one that broke down
+                assert info.attempts == info.lost or id_ in self.resumed, "cancelled before it had done anything"
                 continue
             assert "completed" == info.status
             state = State.of(info.output)
