@@ -5,7 +5,7 @@ process. What happens around one attempt is here too, because it depends on the 
 
     inputs  (JSON object) --bind-->  keyword arguments      matched by name, validated by pydantic
     return value          --encode--> output (JSON)         by the return annotation, or by value
-    exception             --failure_payload--> error (JSON)
+    exception             --failures--> error (JSON)
 
 Annotations are resolved at first use and not at decoration, so that they may name what is defined further
 down; a worker resolves all of them before it claims anything. A task never sees inputs that do not fit,
@@ -24,7 +24,6 @@ import json
 import logging
 import math
 import threading
-import traceback as traceback_module
 import typing
 import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -51,11 +50,6 @@ if typing.TYPE_CHECKING:
     from pydantic import TypeAdapter
 
 RETRIES_MAX = 1_000_000  #: largest number of retries one can ask for
-TRACEBACK_LENGTH_MAX = 16 * 1024  #: characters of a stored traceback; the innermost part is kept
-MESSAGE_LENGTH_MAX = 16 * 1024  #: characters of a stored error message
-DATA_BYTES_MAX = 256 * 1024  #: bytes of an exception's ``data``; larger data is left out, and the error says so
-CAUSES_MAX = 8  #: exceptions of a cause chain that are stored
-CAUSE_MESSAGE_LENGTH_MAX = 2 * 1024  #: characters of a cause's message
 #: Another attempt would end the same way, or the effect has happened.
 NEVER_RETRIED = (TaskInputInvalid, OutputInvalid, OutputTooLarge, TaskNotRetryable)
 PROBLEMS_SHOWN_MAX = 8  #: problems listed in one message about unfitting inputs
@@ -750,82 +744,6 @@ def _json_kind(value: object) -> str:
 def _one_line(error: BaseException, what: str) -> str:
     text = " ".join(str(error).split())
     return text if text.startswith(what) else f"{what} cannot be written as JSON: {text}"
-
-
-# --- failures ------------------------------------------------------------------------------------
-
-_NAMES_OF_KINDS = {"timeout": "TimeoutError", "cancelled": "CancelledError"}
-
-
-def failure_payload(error: BaseException, *, kind: str = "failed", attempts: int = 1, retryable: bool = False) -> bytes:
-    """An exception as the error of an execution: JSON with name, message, type, attempts, traceback, data and causes.
-
-    ``kind`` becomes its type: "failed", "timeout" or "cancelled"; the last two also name it, as workflows catch them.
-    ``retryable``: whether the policy would allow another attempt after it, if any were left.
-    Never raises: what cannot be said is left out.
-    """
-    payload: dict[str, Any] = {
-        "name": _NAMES_OF_KINDS.get(kind) or error.__class__.__name__,
-        "message": _message(error, MESSAGE_LENGTH_MAX),
-        "type": kind,
-        "attempts": attempts,
-        "retryable": retryable,
-    }
-    if text := _traceback(error):
-        payload["traceback"] = text
-    data = getattr(error, "data", None)
-    if data is not None:
-        try:
-            payload["data"] = json.loads(encode_payload(data, "data", bytes_max=DATA_BYTES_MAX))
-        except Exception:  # noqa: BLE001 - foreign objects; the error itself must get through
-            payload["data_omitted"] = f"its data is not JSON of at most {DATA_BYTES_MAX:,} bytes"
-    cause = _cause(error, 0)
-    if cause is not None:
-        payload["cause"] = cause
-    return json.dumps(payload, ensure_ascii=True, separators=(",", ":")).encode("ascii")
-
-
-def _message(error: BaseException, length_max: int) -> str:
-    try:
-        text = str(error)
-    except Exception:  # noqa: BLE001 - a broken __str__ must not hide the failure
-        text = "(its message cannot be shown)"
-    if not isinstance(error, Exception):  # SystemExit and its like: "3" alone would not say what happened
-        text = f"the task raised {error.__class__.__name__}{': ' if text else ''}{text}"
-    return text if len(text) <= length_max else text[:length_max] + "…"
-
-
-def _cause(error: BaseException, depth: int) -> dict[str, Any] | None:
-    found = error.__cause__ or (None if error.__suppress_context__ else error.__context__)
-    if found is None or found is error or depth >= CAUSES_MAX:
-        return None
-    entry: dict[str, Any] = {
-        "name": found.__class__.__name__,
-        "message": _message(found, CAUSE_MESSAGE_LENGTH_MAX),
-    }
-    deeper = _cause(found, depth + 1)
-    if deeper is not None:
-        entry["cause"] = deeper
-    return entry
-
-
-def _traceback(error: BaseException) -> str | None:
-    """The traceback's text without the worker's own frames in front; its innermost part when it is long."""
-    frames = error.__traceback__
-    while frames is not None and str(frames.tb_frame.f_globals.get("__name__", "")).startswith(_OWN_MODULES):
-        frames = frames.tb_next
-    if frames is None:
-        return None  # raised by Rhythm itself: the message says it all
-    try:
-        text = "".join(traceback_module.format_exception(error.__class__, error, frames))
-    except Exception:  # noqa: BLE001 - foreign __str__ and __repr__ run in there
-        return None
-    if len(text) > TRACEBACK_LENGTH_MAX:
-        text = "…" + text[-(TRACEBACK_LENGTH_MAX - 1) :]
-    return text
-
-
-_OWN_MODULES = ("rhythm.worker.", "rhythm.tasks")
 
 
 def _matches(error: BaseException, kinds: Sequence[type[BaseException] | str]) -> bool:

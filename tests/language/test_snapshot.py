@@ -14,7 +14,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from rhythm import engine
+from rhythm import engine, inspection
 from rhythm.errors import SnapshotError
 from rhythm.language import snapshot as snapshots
 from rhythm.language.promises import Realm
@@ -375,7 +375,7 @@ def test_text_for_people_is_proper_text() -> None:
     )
     activation = driver.start()
     assert activation.snapshot is not None
-    (frame,) = engine.inspect(driver.program, activation.snapshot)
+    (frame,) = inspection.inspect(driver.program, activation.snapshot)
 
     assert frame.variables == {"smile": {"\U0001f600": "\U0001f600 \ufffd"}}
     ((level, text),) = activation.logs
@@ -400,7 +400,7 @@ workflow(ctx, inputs) {
     driver = Driver(source)
     activation = driver.start({"who": "ada"})
     assert activation.snapshot is not None
-    inner, outer = engine.inspect(driver.program, activation.snapshot)
+    inner, outer = inspection.inspect(driver.program, activation.snapshot)
 
     assert ("charge", 5, 19) == (inner.function, inner.line, inner.column)
     assert [("task", "charge")] == [(entry["kind"], entry["name"]) for entry in inner.awaiting]
@@ -420,7 +420,7 @@ workflow(ctx, inputs) {
 @pytest.mark.parametrize("name", STATES)
 def test_every_state_can_be_looked_into(name: str) -> None:
     driver, data = suspended(name)
-    frames = engine.inspect(driver.program, data)
+    frames = inspection.inspect(driver.program, data)
 
     assert frames
     assert json.loads(json.dumps([frame.variables for frame in frames])) == [frame.variables for frame in frames]

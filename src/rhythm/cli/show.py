@@ -74,7 +74,8 @@ async def _standing(client: Client, info: ExecutionInfo) -> Standing | None:
     if snapshot is None or definition is None:
         return None
     from rhythm import payloads
-    from rhythm.engine import inspect, load_program
+    from rhythm.engine import load_program
+    from rhythm.inspection import inspect
 
     lines = definition.source.split("\n")
     places = [

@@ -25,9 +25,10 @@ from rhythm import payloads
 from rhythm.durations import Duration, parse_seconds
 from rhythm.engine import Activation, Environment, StartInfo, activate, compile_workflow, fatal_activation, load_program
 from rhythm.errors import ExecutionFailed, InvalidInput
+from rhythm.failures import failure_payload
 from rhythm.language.values import ActivationBudgetExceeded
 from rhythm.model import Delivery, NewChild, new_id
-from rhythm.tasks import NEVER_RETRIED, failure_payload
+from rhythm.tasks import NEVER_RETRIED
 from rhythm.worker.watchdog import BUDGET_SECONDS, Watchdog, run_with_large_stack
 
 TASK_MS: Final = 1.0  #: how long a task takes in virtual time

@@ -39,7 +39,8 @@ from multiprocessing.connection import Connection
 from typing import Any, Final
 
 from rhythm.errors import TaskRetryAfter
-from rhythm.tasks import Task, TaskContext, current_attempt, failure_payload
+from rhythm.failures import failure_payload
+from rhythm.tasks import Task, TaskContext, current_attempt
 
 READY: Final = b"R"
 BEGUN: Final = b"B"

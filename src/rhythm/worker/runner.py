@@ -32,9 +32,10 @@ from collections.abc import Callable
 from typing import Any, Final
 
 from rhythm.errors import DatabaseUnavailable, RhythmError, TaskRetryAfter
+from rhythm.failures import failure_payload
 from rhythm.faults import FailPoint
 from rhythm.model import TaskOutcome
-from rhythm.tasks import Task, TaskAbandoned, TaskContext, current_attempt, failure_payload
+from rhythm.tasks import Task, TaskAbandoned, TaskContext, current_attempt
 from rhythm.worker.children import Answer, Children
 from rhythm.worker.held import Held
 from rhythm.worker.lanes import PATIENCE_SECONDS, WAITING_MAX, Lane
