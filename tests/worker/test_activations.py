@@ -11,7 +11,7 @@ import asyncpg
 import pytest
 
 import rhythm
-from rhythm.worker import Worker, incarnation
+from rhythm.worker import Worker, activations, incarnation
 from rhythm.worker.activations import Activations
 from tests.store.bench import Bench, waiting_for_locks
 
@@ -80,3 +80,32 @@ async def test_a_heap_is_kept_once_its_commit_is_confirmed_and_not_when_it_was_r
 
     assert ([], [(execution.id, 1)], [], []) == (before, confirmed, taken_out, refused)
     assert [1, 2] == result
+
+
+SPINS = """
+workflow(ctx, inputs) {
+  const end = Date.now() + 150
+  while (Date.now() < end) {}
+}
+"""
+
+
+async def test_a_worker_whose_activations_take_long_leaves_the_rest_to_others(
+    bench: Bench, rhythm_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(activations, "SHARE", 1.0)  # the last activation tells how long the next will take
+    (tmp_path / "spins.flow").write_text(SPINS)
+    worker = Worker(database_url=rhythm_url, tasks=[], poll_interval=0.05)
+    async with rhythm.connect(rhythm_url) as client:
+        await client.publish(tmp_path)
+        running = asyncio.create_task(worker.run())
+        await (await client.start("spins")).result(timeout=30)
+        ids = await client.start_many([rhythm.Start("spins")] * 8)
+        await client.wait(ids[0], timeout=30)
+        claimed = await bench.raw.fetchval("select coalesce(sum(cardinality(ids)), 0) from rhythm.claims")
+        for id_ in ids:
+            await client.wait(id_, timeout=30)
+        await worker.stop()
+        await running
+
+    assert claimed <= 2

@@ -35,13 +35,13 @@ def audited(calls: Counter[int]) -> Task[..., object]:
 async def test_asking_what_is_held_in_the_middle_of_work_changes_nothing(
     rhythm_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, point: str
 ) -> None:
-    monkeypatch.setattr(exchange, "AUDIT_SECONDS", 0.01)
+    monkeypatch.setattr(exchange, "AUDIT_SECONDS", 0.005)
     (tmp_path / "flow.flow").write_text(FLOW)
     calls = Counter[int]()
     async with rhythm.connect(rhythm_url) as client:
         await client.publish(tmp_path)
         ids = await client.start_many([rhythm.Start("flow", {"i": i}) for i in range(20)])
-        with faults.active(f"{point}:5:drop" if point in faults.POINTS else "signal.after:1:drop") as fail_point:
+        with faults.active(f"{point}:2:drop" if point in faults.POINTS else "signal.after:1:drop") as fail_point:
             worker = Worker(database_url=rhythm_url, tasks=[audited(calls)], poll_interval=0.05)
             running = asyncio.create_task(worker.run())
             results = [await client.wait(id_, timeout=60) for id_ in ids]

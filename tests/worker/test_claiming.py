@@ -28,6 +28,9 @@ class Busy(Work):
     def lanes(self) -> list[Lane]:
         return [self.lane]
 
+    def workflows_ahead(self) -> int:
+        return 0
+
 
 def wanted(batch: int, waiting: int, seconds: float) -> int:
     nothing: Any = None

@@ -2,7 +2,8 @@
 
 Claims and parents' next steps are handed over in batches; the thread runs them one after the other under the watchdog
 and hands the results back to the event loop in batches of at most SLICE_SECONDS, so that a long activation delays
-others but no task, no exchange and no heartbeat.
+others but no task, no exchange and no heartbeat. Claimed ahead is no more than should begin within AHEAD_SECONDS, by
+what activations take on average: what waits here no other worker can run.
 
 A decoded heap may be kept for the next activation of the same version. It is taken out when an activation begins, and
 put back only when its commit is confirmed, with the new version. Whatever goes wrong, the stored snapshot is what
@@ -39,6 +40,9 @@ from rhythm.worker.watchdog import Watchdog, start_large_thread
 
 HEAPS_CACHED: Final = 2_000  #: decoded heaps kept per process
 SNAPSHOT_CACHED_MAX: Final = 64 * 1024  #: heaps with larger snapshots are not kept, bytes
+AHEAD_MAX: Final = 200  #: workflows claimed and not yet committed
+AHEAD_SECONDS: Final = 0.1  #: no more of them than should begin within so long
+SHARE: Final = 0.1  #: of the newest measurement in the moving average
 SLICE_SECONDS: Final = 0.005  #: results are handed back at least this often
 _LOG_LEVELS: Final = {"debug": 10, "info": 20, "warn": 30, "warning": 30, "error": 40}
 
@@ -70,7 +74,15 @@ class Activations:
         self._heaps_lock = threading.Lock()
         self._environment = Environment(lambda: time.time() * 1000.0, random.random, lambda: str(new_id()))
         self._watchdog = Watchdog(budget_seconds, on_stuck)
+        self._average = 0.0  # seconds that one activation takes; 0: not known
+        self._began_at: float | None = None  # the one under way
         self._thread = start_large_thread(self._work, "rhythm-activations")
+
+    def ahead(self) -> int:
+        """How many workflows to claim and not to have committed: what waits here no other worker can run."""
+        began_at = self._began_at
+        seconds = self._average if began_at is None else max(self._average, time.monotonic() - began_at)
+        return AHEAD_MAX if not seconds else min(AHEAD_MAX, max(1, int(AHEAD_SECONDS / seconds)))
 
     def submit(self, jobs: list[Job]) -> None:
         """Hands jobs to the thread. Their definitions must be in ``definitions``."""
@@ -104,11 +116,16 @@ class Activations:
             while (jobs := self._jobs.get()) is not None:
                 if not finished:
                     began = time.monotonic()
+                now = time.monotonic()
                 for job in jobs:
+                    self._began_at = now
                     finished.append(self._run(job))
-                    if time.monotonic() - began > SLICE_SECONDS:
+                    before, now = now, time.monotonic()
+                    self._average += (now - before - self._average) * SHARE
+                    if now - began > SLICE_SECONDS:
                         self._tell(self.done, finished)
-                        finished, began = [], time.monotonic()
+                        finished, began = [], now
+                self._began_at = None
                 if finished and self._jobs.empty():  # else they go with what comes next: each telling wakes the loop
                     self._tell(self.done, finished)
                     finished = []

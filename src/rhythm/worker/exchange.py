@@ -66,7 +66,6 @@ from rhythm.worker.signals import Signals
 
 IN_FLIGHT_MAX: Final = 2
 REPORTS_MAX: Final = 500  #: reports in one exchange
-WORKFLOWS_MAX: Final = 200  #: workflows claimed and not yet committed
 CLEARING_SECONDS: Final = 5.0  #: how long a worker claims nothing to get its hands free for a suspect
 CLEARING_PAUSE_SECONDS: Final = 30.0  #: before it tries again, when what it holds takes longer
 CLAIM_BYTES_FULL: Final = 1 << 20  #: claims larger than this may have been cut short by their limit of bytes
@@ -85,6 +84,10 @@ class Work:
 
     def lanes(self) -> Sequence[Lane]:
         """The kinds of tasks it runs, and how many more of each to claim."""
+        raise NotImplementedError
+
+    def workflows_ahead(self) -> int:
+        """How many workflows may be claimed and not yet committed."""
         raise NotImplementedError
 
     def accept(self, held: list[Held]) -> None:
@@ -294,7 +297,7 @@ class Exchange:
             return [], 0
         tasks: Wanted = []
         left = CLAIM_COUNT_MAX
-        workflows = max(min(WORKFLOWS_MAX - self.workflows_out, self.batch), 0)
+        workflows = max(min(self.work.workflows_ahead() - self.workflows_out, self.batch), 0)
         self._crowded = workflows == 0
         for lane in self.work.lanes():
             if not lane.name_ids:

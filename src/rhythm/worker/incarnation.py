@@ -235,6 +235,9 @@ class Incarnation(Work):
     def lanes(self) -> Sequence[Lane]:
         return self._runner.lanes
 
+    def workflows_ahead(self) -> int:
+        return self._activations.ahead()
+
     def accept(self, held: list[Held]) -> None:
         tasks = [one for one in held if one.claim.kind == "task"]
         jobs: list[Job] = [one for one in held if one.claim.kind == "workflow"]
