@@ -5,10 +5,12 @@ from __future__ import annotations
 import asyncio
 import uuid
 
+import asyncpg
 import pytest
 
 from rhythm.errors import DatabaseUnavailable, InvalidInput
 from rhythm.store import Store, Wakeups
+from rhythm.store import connection as connection_module
 from rhythm.store.connection import Backoff, mask_url
 from tests.store.bench import Bench, Worker, new_execution
 
@@ -41,6 +43,24 @@ async def test_a_database_that_is_not_there_is_named_without_the_password(unused
 async def test_a_url_that_is_none_is_wrong_input(url: str) -> None:
     with pytest.raises(InvalidInput):
         await Store.connect(url)
+
+
+async def test_connecting_that_is_cancelled_leaves_no_connection(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    opened: list[asyncpg.Connection] = []
+    checking = asyncio.Event()
+
+    async def stays(connection: asyncpg.Connection, url: str) -> None:
+        opened.append(connection)
+        checking.set()
+        await asyncio.Event().wait()
+
+    monkeypatch.setattr(connection_module, "_warn_of_pooler", stays)
+    connecting = asyncio.create_task(Store.connect(bench.store.url))
+    await checking.wait()
+    connecting.cancel()
+    await asyncio.gather(connecting, return_exceptions=True)
+
+    assert [True] == [connection.is_closed() for connection in opened]
 
 
 async def test_a_lost_connection_is_an_error_once_and_then_replaced(bench: Bench) -> None:

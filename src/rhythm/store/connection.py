@@ -250,7 +250,12 @@ class Pool:
             pass
         idle, self._idle = self._idle, []
         self._size -= len(idle)
-        await asyncio.gather(*[_close(connection) for connection, _ in idle])
+        try:
+            await asyncio.gather(*[_close(connection) for connection, _ in idle])
+        finally:  # whoever is cancelled here leaves none behind either
+            for connection, _ in idle:
+                if not connection.is_closed():
+                    connection.terminate()
 
 
 async def _close(connection: asyncpg.Connection) -> None:
@@ -295,10 +300,13 @@ class Database:
 
         pool = Pool(connect, pool_max, timeout)
         opened: list[asyncpg.Connection] = []
+        ready = False
         try:
-            opened.extend([await pool.acquire() for _ in range(min(pool_min, pool_max))])
+            while len(opened) < min(pool_min, pool_max):
+                opened.append(await pool.acquire())
             if opened and not pooler:
                 await _warn_of_pooler(opened[0], url)
+            ready = True
         except (ValueError, OverflowError) as error:
             raise InvalidInput(f"{mask_url(url)} is not the URL of a PostgreSQL database: {error}") from None
         except Exception as error:
@@ -307,8 +315,8 @@ class Database:
                 raise
             raise translated from error
         finally:
-            for connection in opened:
-                pool.release(connection, broken=False)
+            for connection in opened:  # nobody would close them if this fails or is cancelled
+                pool.release(connection, broken=not ready)
         return cls(url, pool)
 
     async def close(self) -> None:
