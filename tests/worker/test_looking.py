@@ -103,3 +103,31 @@ async def test_a_worker_that_holds_something_long_is_notified_of_more(rhythm_url
         assert await second.result(timeout=30) == "short"
         release.set()
         assert await first.result(timeout=30) == "long"
+
+
+async def test_a_full_worker_does_not_look_again_and_again(
+    rhythm_url: str, requests: list[ExchangeRequest], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(exchange, "SETTLE_SECONDS", 0.001)
+    begun, release = asyncio.Event(), asyncio.Event()
+
+    @rhythm.task(name="looking_fills")
+    async def fills() -> None:
+        begun.set()
+        await release.wait()
+
+    async with rhythm.connect(rhythm_url) as client:
+        worker = rhythm.Worker(database_url=rhythm_url, tasks=[fills], poll_interval="1h", concurrency=1)
+        run = asyncio.create_task(worker.run())
+        execution = await client.start("looking_fills")
+        await begun.wait()
+        before = len(requests)
+        for _ in range(50):  # round trips of another connection, in place of a sleep
+            await execution.refresh()
+        looked = len(requests) - before
+        release.set()
+        await execution.result(timeout=30)
+        await worker.stop()
+        await run
+
+    assert looked <= 5

@@ -223,7 +223,7 @@ class Exchange:
             await asyncio.gather(*self._flights, return_exceptions=True)
 
     async def _sleep(self) -> None:
-        ask_to_be_notified = not self._listening and not self._flights and any(self._wanted())
+        ask_to_be_notified = not self._listening and not self._flights and self._may_be_notified(*self._wanted())
         pause = min(self.poll_interval, self.heartbeat.turn_seconds)
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(min(SETTLE_SECONDS, pause) if ask_to_be_notified else pause):
@@ -414,9 +414,13 @@ class Exchange:
             parents=bool(tasks),
         )
 
+    def _may_be_notified(self, tasks: Wanted, workflows: int) -> bool:
+        """Whether notifications are of use: not to a worker that has tasks, but room only for workflows."""
+        return bool(tasks) or (workflows > 0 and not any(lane.name_ids for lane in self.work.lanes()))
+
     def _wants_notice(self, reports: Sequence[Report], tasks: Wanted, workflows: int) -> bool:
         """Whether this worker sleeps if it gets nothing: it holds nothing, or only what takes its time."""
-        if not tasks and (workflows == 0 or any(lane.name_ids for lane in self.work.lanes())):
+        if not self._may_be_notified(tasks, workflows):
             return False
         return self._settled or not self.held.keys() - {r.held.claim.id for r in reports}
 
