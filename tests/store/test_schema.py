@@ -6,6 +6,7 @@ import asyncio
 import json
 import re
 import uuid
+from pathlib import Path
 from urllib.parse import urlsplit, urlunsplit
 
 import asyncpg
@@ -26,9 +27,10 @@ async def test_migrating_from_many_places_at_once_applies_each_step_once(any_pos
     for store in stores:
         await store.close()
 
-    assert (0, ("initial",)) == (before.version, before.pending)
-    assert [["initial"]] == [names for names in done if names]
-    assert (after.latest, (), False) == (after.version, after.pending, after.changed)
+    names = [step.name for step in migrations.migrations()] + ["functions"]
+    assert (0, tuple(names)) == (before.version, before.pending)
+    assert [names] == [names for names in done if names]
+    assert (after.latest, ()) == (after.version, after.pending)
     assert after.latest == version
 
 
@@ -38,19 +40,80 @@ async def test_a_newer_schema_is_left_alone(bench: Bench) -> None:
         await bench.store.migrate()
 
 
-async def test_functions_whose_text_has_changed_are_put_in_place_again(bench: Bench) -> None:
-    await bench.raw.execute("update rhythm.migrations set digest = 'of another text'")
-    changed = (await bench.store.schema_status()).changed
+async def test_functions_whose_text_has_changed_are_put_in_place_again_with_the_rights_to_them(bench: Bench) -> None:
+    await bench.raw.execute(migrations.roles_sql())
+    await bench.raw.execute("update rhythm.migrations set digest = 'of another text' where version = 0")
+    pending = (await bench.store.schema_status()).pending
     await bench.raw.execute(
-        "create or replace function rhythm.can_run(p_id uuid) returns boolean language sql as 'select null::boolean'"
+        "create or replace function rhythm.can_run(p_id uuid) returns boolean language sql as 'select null::boolean';"
+        "revoke execute on function rhythm.can_run from rhythm_worker"
     )
     done = await bench.store.migrate()
-    proper = await bench.raw.fetchval("select prosrc like '%rhythm.workers%' from pg_proc where proname = 'can_run'")
+    proper, granted = await bench.raw.fetchrow(
+        "select prosrc like '%rhythm.workers%', has_function_privilege('rhythm_worker', oid, 'execute') "
+        "from pg_proc where proname = 'can_run'"
+    )
 
-    assert changed
-    assert ["initial"] == done
-    assert proper
-    assert not (await bench.store.schema_status()).changed
+    assert ("functions",) == pending
+    assert ["functions"] == done
+    assert (True, True) == (proper, granted)
+    assert () == (await bench.store.schema_status()).pending
+
+
+#: What `rhythm migrate` applied, by version: never changed after a release, or databases would differ.
+RELEASED_STEPS = {1: "e1e47cece4e79e18b221a9d3eaa8cafcc0075427725f5427b17c2660ac25cf64"}
+RELEASED = Path(__file__).parent / "schemas"  # the text that `migrate` of that version applied to an empty database
+CATALOG = """
+    select 'function' as kind, p.oid::regprocedure::text as name,
+      concat_ws(' ', pg_get_function_result(p.oid), p.prosecdef, p.proconfig, md5(p.prosrc)) as what
+    from pg_proc p where p.pronamespace = 'rhythm'::regnamespace
+    union all
+    select 'column', c.relname || '.' || a.attname, concat_ws(' ', format_type(a.atttypid, a.atttypmod), a.attnotnull,
+      a.attidentity, a.attstorage, pg_get_expr(d.adbin, d.adrelid), c.relkind, c.reloptions)
+    from pg_class c join pg_attribute a on a.attrelid = c.oid and a.attnum > 0 and not a.attisdropped
+      left join pg_attrdef d on d.adrelid = c.oid and d.adnum = a.attnum
+    where c.relnamespace = 'rhythm'::regnamespace and c.relkind in ('r', 'v')
+    union all
+    select 'index', i.indexrelid::regclass::text, pg_get_indexdef(i.indexrelid)
+    from pg_index i join pg_class c on c.oid = i.indrelid where c.relnamespace = 'rhythm'::regnamespace
+    union all
+    select 'constraint', conrelid::regclass || ' ' || conname, pg_get_constraintdef(oid)
+    from pg_constraint where connamespace = 'rhythm'::regnamespace and contype <> 'n'
+    order by 1, 2, 3
+"""
+
+
+def test_steps_that_were_released_stay_as_they_were() -> None:
+    digests = {step.version: step.digest for step in migrations.migrations()}
+
+    assert RELEASED_STEPS == {version: digests[version] for version in RELEASED_STEPS}
+
+
+@pytest.mark.parametrize("script", [pytest.param(p.read_text(), id=p.stem) for p in sorted(RELEASED.glob("*.sql"))])
+async def test_a_database_of_a_released_version_becomes_what_a_new_one_is(
+    script: str, bench: Bench, postgres_url: str
+) -> None:
+    connection = await asyncpg.connect(postgres_url)
+    store = await Store.connect(postgres_url)
+    try:
+        await connection.execute(script)
+        with pytest.raises(SchemaMismatch, match="rhythm migrate"):
+            await store.register_worker(WorkerRegistration(new_id(), "h", 1, 1000.0))
+        await store.migrate()
+        migrated = [tuple(row) for row in await connection.fetch(CATALOG)]
+    finally:
+        await store.close()
+        await connection.close()
+    new = [tuple(row) for row in await bench.raw.fetch(CATALOG)]
+
+    assert len(new) > 200
+    assert [] == sorted(set(migrated) ^ set(new))
+
+
+async def test_a_worker_of_another_protocol_does_not_register(bench: Bench) -> None:
+    await bench.raw.execute("create or replace function rhythm.protocol() returns integer language sql as 'select 99'")
+    with pytest.raises(SchemaMismatch, match=r"protocol 99.*newer"):
+        await bench.store.register_worker(WorkerRegistration(new_id(), "h", 1, 1000.0))
 
 
 async def test_without_a_schema_the_error_says_what_to_do(postgres_url: str) -> None:
@@ -214,7 +277,7 @@ def test_sql_is_lower_case_static_and_takes_its_time_from_the_clock() -> None:
     assert [] == re.findall(
         r"(?<!rhythm\.)\b(?:now\(\)|current_timestamp|localtimestamp|transaction_timestamp\(\))", code
     )
-    assert 2 == len(re.findall(r"\bexecute format\b", code)), "only settings.sql builds statements"
+    assert 3 == len(re.findall(r"\bexecute format\b", code)), "only settings.sql and grants.sql build statements"
 
 
 async def test_outcomes_of_a_batch_with_one_that_cannot_be_stored_fail_as_a_whole_and_change_nothing(

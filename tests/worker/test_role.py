@@ -118,7 +118,7 @@ async def test_only_functions_meant_for_callers_are_open_and_those_choose_their_
     )
     plain = {row["proname"] for row in functions if not row["prosecdef"]}
 
-    assert plain == {"now", "new_id", "as_json", "as_payload"}
+    assert plain == {"now", "new_id", "as_json", "as_payload", "protocol"}
     for row in functions:
         if row["prosecdef"]:
             assert any(setting == "search_path=pg_catalog, pg_temp" for setting in row["proconfig"] or []), row[

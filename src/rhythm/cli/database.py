@@ -53,8 +53,7 @@ def migrate(
         async with unmigrated(config) as client:
             if not status:
                 return await client.migrate()
-            found = await client.store.schema_status()
-            return list(found.pending) or (["functions"] if found.changed else [])
+            return list((await client.store.schema_status()).pending)
 
     names = run(work())
     for name in names:

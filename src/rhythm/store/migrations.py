@@ -1,12 +1,17 @@
 """The schema: its text, its version, and how a database is brought up to date.
 
-    sql/schema.sql, sql/functions/*.sql     version 1, applied as one step
-    sql/migrations/NNNN_name.sql            every later step, expanding or contracting what is there
-    sql/roles.sql                           the role for workers, run by hand by who may create roles
+    sql/schema.sql                          step 1: the first tables
+    sql/migrations/NNNN_name.sql            every later step: tables and columns, expanding or contracting what is there
+    sql/functions/*.sql                     functions and views, put in place after the steps when their text changed
+    sql/roles.sql                           the role for workers, made by hand by who may create roles
+
+Steps are applied once, in order, and never change after a release: a test pins their digests. Functions have no
+history. Where one changes its arguments or what it returns, the step that goes with it drops the old one (`create or
+replace` cannot), and a test compares the catalog of a migrated database with that of a new one.
 
 `migrate` runs in one transaction under a lock that ends with it, so that two processes may call it at once, also
-through a pooler in transaction mode. What was applied is recorded in rhythm.migrations with a digest of its text.
-Functions of the same version whose text has changed (a fix without a change of arguments) are put in place again.
+through a pooler in transaction mode. What was applied is recorded in rhythm.migrations with a digest of its text, the
+functions as version 0. A role rhythm_worker that is there already gets its rights to what is new.
 A database that is newer than this release is left alone: SchemaMismatch.
 """
 
@@ -42,17 +47,26 @@ FUNCTION_FILES = (
     "views",
     "invariants",
     "settings",
+    "grants",
 )
 _LOCK = 0x72687974686D  # "rhythm", the key of the advisory lock
 
 
 @dataclass(frozen=True, slots=True)
 class Migration:
-    """One numbered step of the schema."""
+    """One step of the schema; the functions are version 0."""
 
     version: int
     name: str
     sql: str
+
+    @property
+    def script(self) -> str:
+        """The text, and the record that it was applied."""
+        return f"""{self.sql}
+insert into rhythm.migrations (version, name, digest) values ({self.version}, '{self.name}', '{self.digest}')
+on conflict (version) do update set digest = excluded.digest, applied_at = clock_timestamp();
+"""  # noqa: S608 - built of this package's own files
 
     @property
     def digest(self) -> str:
@@ -66,8 +80,7 @@ class SchemaStatus:
 
     version: int  #: of the database; 0: there is none
     latest: int  #: of this release
-    pending: tuple[str, ...]  #: names of the steps that `migrate` would apply
-    changed: bool  #: whether functions differ from this release's although the version is the same
+    pending: tuple[str, ...]  #: names of what `migrate` would apply; "functions" for all functions and views
 
 
 def _read(*path: str) -> str:
@@ -82,8 +95,8 @@ def functions_sql() -> str:
 
 @cache
 def migrations() -> tuple[Migration, ...]:
-    """All steps, in order."""
-    steps = [Migration(1, "initial", _read("schema.sql") + "\n" + functions_sql())]
+    """The numbered steps, in order."""
+    steps = [Migration(1, "initial", _read("schema.sql"))]
     folder = resources.files("rhythm.store").joinpath("sql", "migrations")
     if folder.is_dir():
         for entry in sorted(folder.iterdir(), key=lambda entry: entry.name):
@@ -94,25 +107,28 @@ def migrations() -> tuple[Migration, ...]:
     return tuple(steps)
 
 
+@cache
+def _functions() -> Migration:
+    return Migration(0, "functions", functions_sql())
+
+
 def schema_sql() -> str:
-    """The whole text that `migrate` applies to an empty database."""
-    return "\n".join(f"-- {step.version}: {step.name}\n\n{step.sql}" for step in migrations())
+    """The whole text that `migrate` applies to an empty database, records included."""
+    return "\n".join(f"-- {step.version}: {step.name}\n\n{step.script}" for step in (*migrations(), _functions()))
 
 
 def roles_sql() -> str:
     """The script that makes the least-privilege role for workers and clients."""
-    return _read("roles.sql")
+    return _read("roles.sql") + "\n" + _read("functions", "grants.sql")
 
 
 async def status(executor: Executor) -> SchemaStatus:
     """Compares the database with this release. Never changes anything."""
     applied = await _applied(executor)
-    steps = migrations()
     return SchemaStatus(
         version=max(applied, default=0),
-        latest=steps[-1].version,
-        pending=tuple(step.name for step in steps if step.version not in applied),
-        changed=any(applied.get(step.version, step.digest) != step.digest for step in steps),
+        latest=migrations()[-1].version,
+        pending=tuple(step.name for step in _pending(applied)),
     )
 
 
@@ -123,29 +139,23 @@ async def migrate(executor: Executor) -> list[str]:
     """
     await executor.execute("select pg_advisory_xact_lock($1)", _LOCK)
     applied = await _applied(executor)
-    steps = migrations()
-    if max(applied, default=0) > steps[-1].version:
+    latest = migrations()[-1].version
+    if max(applied, default=0) > latest:
         raise SchemaMismatch(
-            f"the schema in the database has version {max(applied)}, this release of Rhythm knows {steps[-1].version}: "
+            f"the schema in the database has version {max(applied)}, this release of Rhythm knows {latest}: "
             f"use the release that migrated it, or a newer one"
         )
-    done = []
-    for step in steps:
-        if step.version not in applied:
-            await executor.execute(step.sql)
-        elif applied[step.version] != step.digest and step is steps[-1]:
-            await executor.execute(functions_sql())
-        else:
-            continue
-        await executor.execute(
-            "insert into rhythm.migrations (version, name, digest) values ($1, $2, $3) "
-            "on conflict (version) do update set digest = excluded.digest, applied_at = clock_timestamp()",
-            step.version,
-            step.name,
-            step.digest,
-        )
-        done.append(step.name)
-    return done
+    pending = _pending(applied)
+    for step in pending:
+        await executor.execute(step.script)
+    return [step.name for step in pending]
+
+
+def _pending(applied: dict[int, str]) -> list[Migration]:
+    """What is not there yet, in the order of application: steps of tables once, functions whenever they differ."""
+    steps = [step for step in migrations() if step.version not in applied]
+    functions = _functions()
+    return steps if applied.get(0) == functions.digest else [*steps, functions]
 
 
 async def _applied(executor: Executor) -> dict[int, str]:

@@ -16,6 +16,7 @@ from typing import Any
 
 import asyncpg
 
+from rhythm.errors import SchemaMismatch
 from rhythm.model import (
     Claim,
     DefinitionInfo,
@@ -57,6 +58,7 @@ from rhythm.store.marshal import (
 )
 from rhythm.store.starts import START_TYPES, start_arguments, start_results
 
+PROTOCOL = 1  #: the number of rhythm.protocol() that this release's workers understand
 _START = "select * from rhythm.start_many(" + ", ".join(f"${i}::{t}" for i, t in enumerate(START_TYPES, 1)) + ")"  # noqa: S608 - built of constants
 
 
@@ -178,7 +180,17 @@ class Store:
     # Workers
 
     async def register_worker(self, registration: WorkerRegistration) -> RegisterResult:
-        """Registers an incarnation, or updates its registration."""
+        """Registers an incarnation, or updates its registration. Raises SchemaMismatch for another protocol."""
+        protocol = await self._database.fetchval("select rhythm.protocol()")
+        if protocol != PROTOCOL:
+            raise SchemaMismatch(
+                f"the database speaks protocol {protocol}, this release of Rhythm {PROTOCOL}: "
+                + (
+                    "run `rhythm migrate`"
+                    if protocol < PROTOCOL
+                    else "use the release that migrated it, or a newer one"
+                )
+            )
         tasks = registration.tasks
         queue, queues = distinct(text(t.queue, "queue") for t in tasks)
         names = [text(t.name, "name") for t in tasks]

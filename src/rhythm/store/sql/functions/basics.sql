@@ -1,5 +1,10 @@
 -- Clock, ids, payloads, backoff.
 
+-- The number of the protocol that these functions are. A worker of another one does not register: raised whenever an
+-- older worker would misread an answer or leave something out. Raises nothing.
+create or replace function rhythm.protocol() returns integer
+language sql immutable as $$ select 1 $$;
+
 -- The time by which everything is decided. Volatile; a function calls it once and keeps it. Raises nothing.
 create or replace function rhythm.now() returns timestamptz
 language sql volatile as $$
