@@ -55,6 +55,7 @@ chaos: $(STAMP)
 	$(BIN)/python -m tests.chaos --workflows $(or $(WORKFLOWS),5000) $(if $(SEED),--seed $(SEED))
 
 bench: $(STAMP)
+	$(BIN)/python -m benchmarks.bench_language
 	$(BIN)/python -m benchmarks
 
 clean:
