@@ -14,7 +14,7 @@ from rhythm.config import KEYS
 from rhythm.testing import evaluate
 
 ROOT = Path(__file__).resolve().parent.parent
-PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md"), *(ROOT / "benchmarks").glob("*.md")])
+PAGES = sorted(page for place in (".", "docs", "benchmarks", "examples/*") for page in ROOT.glob(f"{place}/*.md"))
 _BLOCK = re.compile(r"^```(\w+)\n(.*?)^```", re.M | re.S)
 _EXPECT = re.compile(r"//\s*expect:\s*(.+)$", re.M)
 

@@ -10,8 +10,6 @@ from __future__ import annotations
 import functools
 import json
 import re
-import shutil
-import subprocess
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,10 +17,9 @@ from typing import Any
 import pytest
 
 from rhythm.testing import Later, evaluate
+from tests.language.recorded import BEGIN_SECONDS, comparable, run_in_node
 
 FOLDER = Path(__file__).parent / "corpus"
-ORACLE = Path(__file__).parent / "node_oracle.js"
-BEGIN_SECONDS = 1_700_000_000
 _EXPECTATION = re.compile(r"//\s*(expect|throws|thrown):\s*(.+)$", re.M)
 _SIGNALS = re.compile(r"//\s*signals:\s*(.+)$", re.M)
 _WORKFLOW = re.compile(r"^(async function )?workflow\s*\(", re.M)
@@ -83,15 +80,7 @@ TASKS = {"echo": echo, "fail": fail, "later": later, "laterFail": later_fail}
 
 @functools.cache
 def node_results() -> list[dict[str, Any]]:
-    node = shutil.which("node")
-    assert node, "Node 20 is the judge of the language"
-    programs = [{"source": p.source, "signals": p.signals} for p in PROGRAMS]
-    done = subprocess.run(
-        [node, str(ORACLE)], input=json.dumps(programs), capture_output=True, text=True, timeout=120, env={"TZ": "UTC"}
-    )
-    assert done.returncode == 0, done.stderr
-    results: list[dict[str, Any]] = json.loads(done.stdout)
-    return results
+    return run_in_node([{"source": p.source, "signals": p.signals} for p in PROGRAMS])
 
 
 def said(program: Program) -> dict[str, Any]:
@@ -110,18 +99,9 @@ def test_program_gives_what_it_says(program: Program, mode: Any) -> None:
 
     outcome = evaluate(program.source, tasks=TASKS, snapshot=mode, signals=signals, clock=BEGIN_SECONDS)
 
-    if outcome.error is None:
-        assert said(program) == {"value": outcome.result}
-    elif outcome.error.has_thrown:
-        assert said(program) == {"thrown": outcome.error.thrown}
-    else:
-        assert said(program) == {"error": f"{outcome.error.name}: {outcome.error.message}"}
+    assert said(program) == comparable(outcome)
 
 
 @pytest.mark.parametrize("number", range(len(PROGRAMS)), ids=lambda number: PROGRAMS[number].place)
 def test_node_gives_the_same(number: int) -> None:
-    result = node_results()[number]
-
-    assert said(PROGRAMS[number]) == {
-        key: value if key == "error" else json.loads(value) for key, value in result.items()
-    }
+    assert said(PROGRAMS[number]) == node_results()[number]

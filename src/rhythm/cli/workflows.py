@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import inspect
 import json
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Mapping, Sequence
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -16,8 +15,9 @@ from rhythm.errors import CompileError, ConfigurationError, InvalidInput
 
 if TYPE_CHECKING:
     from rhythm.client.publishing import PublishedWorkflow
-    from rhythm.tasks import Task
     from rhythm.testing import Outcome
+
+CHILDREN_MAX = 1_000  #: workflow files beside the one that `eval` runs
 
 Paths = Annotated[
     list[str], typer.Argument(metavar="PATH...", help=".flow files, or folders of them.", show_default=False)
@@ -113,7 +113,8 @@ def evaluate(
 ) -> None:
     """Runs one workflow in memory, without a database.
 
-    Time passes at once. Tasks come from the modules of --app, else of the project's configuration.
+    Time passes at once. Tasks come from the modules of --app, else of the project's configuration; child workflows are
+    those beside the file.
     Exit code 1 when the workflow ended in an error, 2 when it does not compile.
 
     Example: rhythm eval workflows/processOrder.flow --app tasks --inputs '{"orderId": "o-1", "amount": 25}'
@@ -130,8 +131,7 @@ def evaluate(
         raise typer.Exit(output.USAGE)
     config = load({"app": app})
     options.import_apps(config.app, config.project)
-    tasks = {name: _callable(task) for name, task in REGISTRY.as_dict().items()}
-    outcome = _evaluate(Path(file).stem, source, given, tasks, snapshot)
+    outcome = _evaluate(Path(file), source, given, REGISTRY.as_dict(), snapshot)
     for level, text in outcome.logs:
         output.message(f"{level}: {text}")
     if outcome.error is None:
@@ -153,25 +153,14 @@ def evaluate(
     raise typer.Exit(output.FAILED)
 
 
-def _evaluate(name: str, source: str, inputs: Any, tasks: dict[str, Any], snapshot: Snapshot) -> Outcome:
+def _evaluate(file: Path, source: str, inputs: Any, tasks: Mapping[str, Any], snapshot: Snapshot) -> Outcome:
+    from rhythm.client.publishing import read_source
     from rhythm.testing import evaluate as evaluate_in_memory
 
-    return evaluate_in_memory(source, inputs=inputs, tasks=tasks, snapshot=snapshot.value, ctx={"name": name})
-
-
-def _callable(task: Task[..., Any]) -> Callable[[Any], Awaitable[Any]]:
-    """A task as evaluate() calls it: inputs matched and validated, the output encoded, as a worker would."""
-    from rhythm import payloads
-    from rhythm.tasks import TaskContext
-
-    async def call(inputs: Any, /) -> Any:
-        arguments = task.bind(payloads.encode(inputs, f"inputs of {task.name!r}"))
-        if task.context_parameter is not None:
-            arguments[task.context_parameter] = TaskContext(name=task.name)
-        value = task.function(**arguments)
-        return payloads.decode(task.encode(await value if inspect.isawaitable(value) else value))
-
-    return call
+    beside = {path.stem: read_source(path) for path in sorted(file.parent.glob("*.flow"))[:CHILDREN_MAX]}
+    return evaluate_in_memory(
+        source, inputs=inputs, tasks=tasks, snapshot=snapshot.value, ctx={"name": file.stem}, workflows=beside
+    )
 
 
 def _input_schemas() -> dict[str, Any]:

@@ -27,12 +27,13 @@ from rhythm.engine import Activation, Environment, StartInfo, activate, compile_
 from rhythm.errors import ExecutionFailed, InvalidInput
 from rhythm.failures import failure_payload
 from rhythm.language.values import ActivationBudgetExceeded
-from rhythm.model import Delivery, NewChild, new_id
-from rhythm.tasks import NEVER_RETRIED
+from rhythm.model import Delivery, NewChild, WorkflowOutcome, new_id
+from rhythm.tasks import NEVER_RETRIED, Task, TaskContext
 from rhythm.worker.watchdog import BUDGET_SECONDS, Watchdog, run_with_large_stack
 
 TASK_MS: Final = 1.0  #: how long a task takes in virtual time
 EVENTS_MAX: Final = 1_000_000  #: deliveries of one evaluation; more is taken for an endless loop
+CHILDREN_DEPTH_MAX: Final = 20  #: child workflows inside each other
 CANCELS_MAX: Final = 100  #: cancel requests to a workflow that waits for signals nobody sends
 
 
@@ -88,16 +89,19 @@ def evaluate(
     signals: Sequence[tuple[Duration, str, Any]] = (),
     clock: datetime | float | None = None,
     ctx: Mapping[str, Any] | None = None,
+    workflows: Mapping[str, str] | None = None,
 ) -> Outcome:
     """Runs a workflow in memory.
 
     A task that the workflow cancels, or whose deadline passes, confirms that one millisecond later; one that is due by
     then settles as it does.
     ``tasks`` maps names of tasks (and of child workflows) to plain or async callables, called with the inputs as
-    keyword arguments, or with the one raw value when declared with a single positional-only parameter. ``signals``
+    keyword arguments, or with the one raw value when declared with a single positional-only parameter. A function
+    decorated with ``@rhythm.task`` gets its inputs validated and its output encoded, as in a worker. ``signals``
     holds (after, name, payload), ``after`` counted from the start, in seconds or as text. ``clock`` is where the
     virtual clock begins: a datetime, or seconds since 1970; default now. ``ctx`` replaces fields of the workflow's
-    ``ctx``.
+    ``ctx``. ``workflows`` maps names of child workflows to their sources: these are run as well, with the same tasks
+    and in the same virtual time, but get no signals.
     Works with and without a running event loop. Raises CompileError, and InvalidInput for inputs JSON cannot hold.
     """
     if snapshot not in ("never", "await"):
@@ -116,17 +120,27 @@ def evaluate(
         tags=given.get("tags"),
         inputs=payloads.encode({} if inputs is None else inputs, "inputs"),
     )
-    evaluation = _Evaluation(program, dict(tasks or {}), snapshot == "await", begin_ms)
+    evaluation = _Evaluation(program, dict(tasks or {}), dict(workflows or {}), snapshot == "await", begin_ms)
     for after, name, payload in signals:
         data = payloads.encode(payload, f"payload of signal {name!r}")
         evaluation.at(begin_ms + parse_seconds(after) * 1000, Delivery(0, "signal", None, name, data))
-    return run_with_large_stack(lambda: evaluation.run(start))
+    return run_with_large_stack(lambda: evaluation.outcome(start))
 
 
 class _Evaluation:
-    def __init__(self, program: Any, tasks: dict[str, Callable[..., Any]], by_bytes: bool, now_ms: float) -> None:
+    def __init__(
+        self,
+        program: Any,
+        tasks: dict[str, Callable[..., Any]],
+        workflows: dict[str, str],
+        by_bytes: bool,
+        now_ms: float,
+        depth: int = 0,
+    ) -> None:
         self.program = program
         self.tasks = tasks
+        self.workflows = workflows
+        self.depth = depth  # how many workflows wait for this one
         self.by_bytes = by_bytes
         self.now_ms = now_ms
         self.events: list[tuple[float, int, int, Delivery]] = []
@@ -135,7 +149,9 @@ class _Evaluation:
         self.dropped: set[int] = set()
         self.running: dict[uuid.UUID, tuple[int, float]] = {}  # operation, and when its outcome is due
         self.cancels = 0
+        self.execution_id = ""
         self.logs: list[tuple[str, str]] = []
+        self.suspensions = 0
         self.loop: asyncio.AbstractEventLoop | None = None
 
     def at(self, due_ms: float, delivery: Delivery) -> None:
@@ -143,17 +159,26 @@ class _Evaluation:
         order = next(self.order) - EVENTS_MAX if delivery.operation is None else delivery.operation
         heapq.heappush(self.events, (due_ms, order, next(self.order), delivery))
 
-    def run(self, start: StartInfo) -> Outcome:
+    def outcome(self, start: StartInfo) -> Outcome:
+        ended = self.run(start)
+        value = payloads.decode(ended.payload)
+        logs = tuple(self.logs)
+        if ended.status == "completed":
+            return Outcome("completed", None, logs, self.suspensions, value)
+        error = EvaluationError(value.get("name"), value.get("message"), value.get("stack"), value, value.get("thrown"))
+        return Outcome(ended.status, error, logs, self.suspensions)
+
+    def run(self, start: StartInfo) -> WorkflowOutcome:
+        self.execution_id = start.execution_id
         environment = Environment(lambda: self.now_ms, random.random, lambda: str(new_id()))
         watchdog = Watchdog(BUDGET_SECONDS)
-        suspensions = 0
         try:
             activation = self.guarded(watchdog, (), environment=environment, start=start)
             while True:
                 self.carry_out(activation)
                 if activation.outcome is not None:
-                    return self.outcome(activation, suspensions)
-                suspensions += 1
+                    return activation.outcome
+                self.suspensions += 1
                 delivery = self.next_delivery()
                 state: dict[str, Any] = (
                     {"snapshot": activation.snapshot} if self.by_bytes else {"live": activation.live}
@@ -201,21 +226,46 @@ class _Evaluation:
             self.stop(child_id)
 
     def call(self, child: NewChild) -> None:
-        due = self.now_ms + TASK_MS + float(child.options.get("delay_seconds") or 0) * 1000
+        begin_ms = self.now_ms + float(child.options.get("delay_seconds") or 0) * 1000
+        kind, payload, due = "completed", b"", begin_ms + TASK_MS
         try:
-            answer = self.invoke(child)
-            if isinstance(answer, Later):
-                due = self.now_ms + parse_seconds(answer.delay) * 1000
-                if answer.error is not None:
-                    raise answer.error
-                answer = answer.value
-            payload = payloads.encode(answer, f"output of {child.kind} {child.name!r}")
+            if child.kind == "workflow" and child.name in self.workflows:
+                kind, payload, due = self.child_workflow(child, begin_ms)
+            else:
+                answer = self.invoke(child)
+                if isinstance(answer, Later):
+                    due = self.now_ms + parse_seconds(answer.delay) * 1000
+                    if answer.error is not None:
+                        raise answer.error
+                    answer = answer.value
+                payload = payloads.encode(answer, f"output of {child.kind} {child.name!r}")
         except Exception as error:  # noqa: BLE001  (whatever a task raises is its failure)
+            kind = "failed"
             payload = failure_payload(error, retryable=not isinstance(error, NEVER_RETRIED))
-            self.at(due, Delivery(0, "failed", child.operation, None, payload))
-        else:
-            self.at(due, Delivery(0, "completed", child.operation, None, payload))
+        self.at(due, Delivery(0, kind, child.operation, None, payload))
         self.running[child.id] = child.operation, due
+
+    def child_workflow(self, child: NewChild, begin_ms: float) -> tuple[str, bytes, float]:
+        """Runs a child to its end: how it is delivered to its parent, with what, and when."""
+        if self.depth >= CHILDREN_DEPTH_MAX:
+            raise RecursionError(f"more than {CHILDREN_DEPTH_MAX} workflows wait for each other")
+        definition = compile_workflow(self.workflows[child.name], f"{child.name}.flow", child.name)
+        program = load_program(definition.ir_bytes, definition.hash)
+        inside = _Evaluation(program, self.tasks, self.workflows, self.by_bytes, begin_ms, self.depth + 1)
+        ended = inside.run(
+            StartInfo(
+                execution_id=str(child.id),
+                name=child.name,
+                version=definition.hash,
+                started_at_ms=begin_ms,
+                parent_id=self.execution_id,
+                tags=None,
+                inputs=child.inputs,
+            )
+        )
+        self.logs += inside.logs
+        kind = "completed" if ended.status == "completed" else "failed"
+        return kind, ended.payload, inside.now_ms + TASK_MS
 
     def stop(self, child_id: uuid.UUID) -> None:
         """Asks a task to stop: one that takes longer confirms it; one that is as good as done settles as it will."""
@@ -233,6 +283,8 @@ class _Evaluation:
         function = self.tasks.get(child.name)
         if function is None:
             raise TaskNotFoundError(f"no {child.kind} named {child.name!r} was given to evaluate")
+        if isinstance(function, Task):
+            return self.invoke_task(function, child)
         inputs = payloads.decode(child.inputs)
         if _takes_raw(function):
             answer = function(inputs)
@@ -240,21 +292,22 @@ class _Evaluation:
             answer = function(**inputs)
         else:
             raise TypeError(f"inputs of {child.kind} {child.name!r} are not an object")
-        if inspect.isawaitable(answer):
-            if self.loop is None:
-                self.loop = asyncio.new_event_loop()
-            return self.loop.run_until_complete(_awaited(answer))
-        return answer
+        return self.awaited(answer)
 
-    def outcome(self, activation: Activation, suspensions: int) -> Outcome:
-        ended = activation.outcome
-        assert ended is not None, "tested by the caller"
-        value = payloads.decode(ended.payload)
-        logs = tuple(self.logs)
-        if ended.status == "completed":
-            return Outcome("completed", None, logs, suspensions, value)
-        error = EvaluationError(value.get("name"), value.get("message"), value.get("stack"), value, value.get("thrown"))
-        return Outcome(ended.status, error, logs, suspensions)
+    def invoke_task(self, task: Task[..., Any], child: NewChild) -> Any:
+        """As a worker does: inputs matched and validated, the output encoded by its annotation."""
+        arguments = task.bind(child.inputs)
+        if task.context_parameter is not None:
+            arguments[task.context_parameter] = TaskContext(child.id, name=task.name)
+        answer = self.awaited(task.function(**arguments))
+        return answer if isinstance(answer, Later) else payloads.decode(task.encode(answer))
+
+    def awaited(self, answer: Any) -> Any:
+        if not inspect.isawaitable(answer):
+            return answer
+        if self.loop is None:
+            self.loop = asyncio.new_event_loop()
+        return self.loop.run_until_complete(_awaited(answer))
 
 
 class TaskNotFoundError(Exception):
