@@ -287,3 +287,42 @@ return [out, pool, most]
 //# async recursion
 const walk = async (n) => { if (n === 0) return 'end'; await null; const r = await walk(n - 1); return n + r }
 return walk(4)
+
+//# divisible
+const xs = [0, -0, 1, 3, 6, -3, 5e-324, 0.5, 7.5, 2 ** 53, 2 ** 53 - 1, 1e300, NaN, Infinity, '6', null, [], {}]
+const out = []; for (const x of xs) out.push(x % 3 === 0, x % 3 !== 0, x % 1 === 0, x % 2 === -0, x % 7.5 === 0)
+for (let i = 0; i < 9; i++) { out.push(i % 3 === 0, [i][i % 1]) } return out
+
+//# loop bound read once
+const o = { n: 3, m: { n: 2 } }; let k = 0, out = []
+for (let i = 0; i < o.n; i++) k += i
+for (let i = 0; i < o.m.n; i++) { if (i === 0) o.n = 9; k += i }
+for (let i = 0; i < o.n; i++) { if (k < 100) o.n = 4; k += i }
+for (let i = 0; o.n > i; i++) { if (i === 2) continue; k += i }
+for (let i = 9; i >= o.m.n; i--) { k++; if (k > 30) break }
+return [k, o]
+
+//# loop bound that is no number
+const log = []; const o = { n: { valueOf() { log.push('v'); o.count++; return o.count > 2 ? 0 : 5 } }, count: 0, s: '3' }
+let k = 0; for (let i = 0; i < o.n; i++) k++
+for (let i = 0; i < o.s; i++) k++
+for (let i = 0; i < o.missing; i++) k++
+try { for (let i = 0; i < o.missing.n; i++) k++ } catch (e) { log.push(e.message) }
+return [k, log]
+
+//# loop bound changed by a function
+const o = { n: 5 }; const shrink = () => { o.n -= 1 }; const quiet = (x) => x * 2; let k = 0
+for (let i = 0; i < o.n; i++) { shrink(); k += 10 }
+for (let i = 0; i < o.n; i++) { k += quiet(i) }
+const p = { n: 4, valueOf() { p.n = 1; return 1 } }
+for (let i = 0; i < p.n; i++) { k += p * 1 }
+let q = { n: 3 }; for (let i = 0; i < q.n; i++) { q = { n: 1 }; k++ }
+const r = { n: 3 }; for (let i = 0; i < r.n; i++) { r['n'] = 2; k++ }
+const s = { n: 3 }; for (let i = 0; i < s.n; i++) { delete s.n; k++ }
+return k
+
+//# callbacks without temporaries
+const k = 3; const a = [1, 2, '3', null, { valueOf: () => 7 }]; const seen = []
+const r = [a.map((x) => x * k), a.filter((x) => x > 1), a.map((x, i) => i), [1, 2, 3].map((x) => x - k)]
+const grow = [1, 2]; r.push(grow.map((x) => grow.push(x)), grow)
+try { a.map((x) => x.y.z) } catch (e) { seen.push(e.message) } return [r, seen]

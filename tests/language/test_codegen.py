@@ -10,6 +10,7 @@ import pytest
 from rhythm.language import codegen, codegen_flat, ir
 from rhythm.language.promises import Frame, Realm
 from rhythm.language.values import TDZ, UNDEFINED, JSError, JSThrow, set_current_realm
+from tests.support.activations import program_of
 
 Node = list[Any]
 AT = 1_000_001  #: Line 1, column 1.
@@ -459,6 +460,23 @@ def test_the_stack_of_an_error_names_flow_places() -> None:
 
     lines = caught.value.value.props["stack"].split("\n")
     assert lines == ["Error: no", "    at inner (test.flow:7:9)", "    at outer (test.flow:4:12)"]
+
+
+def test_a_callback_written_as_a_comprehension_is_one_place_of_its_function() -> None:
+    source = """workflow() {
+      const fail = () => { throw new Error("no") }
+      return [1].map(() =>
+        fail())
+    }"""
+    compiled = program_of(source)
+    assert "[" in compiled.source.split("for t")[0].split("=")[-1], "it is a comprehension"
+    realm = Realm(now_ms=lambda: 0.0, random=lambda: 0.5)
+    set_current_realm(realm)
+
+    promise = compiled.instantiate(realm).run_module()()
+
+    lines = promise.value.props["stack"].split("\n")
+    assert lines == ["Error: no", "    at fail (flow.flow:2:34)", "    at workflow (flow.flow:4:9)"]
 
 
 @pytest.mark.parametrize("kind", ["sync", "async"])

@@ -9,6 +9,7 @@ async one becomes a step function over a `Frame` (codegen_flat). All factories l
 once per instance; helpers are globals of the generated module, which has no builtins.
 
     codegen_types         what is known about values before writing
+    codegen_effects       what running a piece can do to properties
     codegen_text          codes, positions, constants: the pieces of generated text
     codegen_operators     operators, variables and tests
     codegen_expressions   properties, calls and literals
@@ -72,6 +73,8 @@ class Program:
         self._cell_places = {id(code): _cell_places(code) for code in functions}
         located = {code: index for code, index in functions.items() if ir["functions"][index]["kind"] == "sync"}
         self.positions = PositionTable(line_positions, {id(code): index for code, index in (located | steps).items()})
+        for code in located | steps:
+            self.positions.add_comprehensions(code)
         names = namespace(constants.bound)
         exec(module, names)  # noqa: S102 - the text is ours; program data is in it by number and ascii() only
         self._build = cast("Callable[[Realm], _Factories]", names["build"])

@@ -309,7 +309,7 @@ class FunctionWriter(StatementWriter):
         """Statements in sequence, from the present block on; `open` tells whether their end can be reached."""
         for statement in statements:
             if id(statement) in self.flattened:
-                self._temporaries = 0
+                self._temporaries = self.reserved
                 getattr(self, "_f_" + statement[0])(statement)
             else:
                 self.statement(statement)
@@ -354,7 +354,7 @@ class FunctionWriter(StatementWriter):
         pending: list[tuple[int, list[Node]]] = []
         for test, body in arms:
             self.position = statement[3]
-            self._temporaries = 0
+            self._temporaries = self.reserved
             self.emit(f"if {self.test(self.hoist(test, presence=True))}:")
             self.indent += 1
             if any(id(item) in self.flattened for item in body):
@@ -383,7 +383,7 @@ class FunctionWriter(StatementWriter):
         self._enter(head)
         if test is not None:
             self.position = position
-            self._temporaries = 0
+            self._temporaries = self.reserved
             self.emit(f"if not {self.test(self.hoist(test, presence=True))}:")
             self.indent += 1
             self._goto(after)
@@ -405,7 +405,7 @@ class FunctionWriter(StatementWriter):
         self.emit(f"q{label} = h_iter({self.iterable(self.hoist(node), text)})")
         self._go(head)
         self._enter(head)
-        self._temporaries = 0
+        self._temporaries = self.reserved
         name = self.temporary()
         self.emit(f"if ({name} := h_next(q{label}, h_DONE)) is h_DONE:")
         self.indent += 1

@@ -59,6 +59,7 @@ class OperatorWriter:
         self.constants = constants
         self.integers, self.naturals = find_counters(analysis, function)
         self._temporaries = 0
+        self.reserved = 0  #: Temporaries that outlive the statement being written.
 
     # -- entry points --
 
@@ -304,9 +305,13 @@ class OperatorWriter:
 
     def _remainder(self, left: Code, right: Code, right_node: Node) -> Code:
         # Python's % has the sign of the divisor: equal only for a positive dividend and divisor.
-        _, left_again, _, right_again, guard = self._pair(left, right)
-        positive = f"{left_again} > 0.0" if _is_positive(right_node) else f"{left_again} > 0.0 < {right_again}"
-        condition = f"{guard} and {positive}" if guard else positive
+        if value_kinds(left) == NUMBER and _is_positive(right_node):
+            first, left_again = self.hold(left)
+            right_again, condition = right.text, f"{first} > 0.0"
+        else:
+            _, left_again, _, right_again, guard = self._pair(left, right)
+            positive = f"{left_again} > 0.0" if _is_positive(right_node) else f"{left_again} > 0.0 < {right_again}"
+            condition = f"{guard} and {positive}" if guard else positive
         slow = f"h_mod({float_text(left, left_again)}, {float_text(right, right_again)})"
         return Code(f"({left_again} % {right_again} if {condition} else {slow})", NUMBER)
 
@@ -371,9 +376,30 @@ class OperatorWriter:
             if tested is not None:
                 text = as_value(self.code(left_node[2]))
                 return Code(f"({text}.__class__ is {'not ' if negate else ''}{tested})", BOOLEAN)
-        left, right = self.code(left_node), self.code(right_node)
-        text = self._strict_text(left, right)
+        text = self._divisible(left_node) if right_node[0] == "number" and right_node[1] == 0 else ""
+        if not text:
+            text = self._strict_text(self.code(left_node), self.code(right_node))
         return Code(f"(not {text})" if negate else text, BOOLEAN)
+
+    def _divisible(self, node: Node) -> str:
+        """Text of `x % constant === 0`; "" for anything else.
+
+        A quotient of a double from 1 to 2**53 and a whole constant is whole only where nothing is left: two doubles in
+        that range never differ by less than what rounding the quotient to a whole number takes. Twice as fast as
+        the remainder, which is C's fmod.
+        """
+        if node[0] != "binary" or node[1] != "%" or not (is_step(node[3]) and _is_positive(node[3])):
+            return ""
+        left, right = self.code(node[2]), self.code(node[3])
+        if left.kinds == INTEGER:
+            return f"({left.text} % {int(node[3][1])} == 0)"
+        if not left.kinds & NUMBER:
+            return ""
+        first, again = self.hold(left)
+        guard = f"{first}.__class__ is h_float and " if left.kinds != NUMBER else ""
+        inside = f"1.0 <= {again if guard else first} < 9007199254740992.0"
+        slow = f"h_mod({again}, {right.text}) == 0.0"
+        return f"(({again} / {right.text}).is_integer() if {guard}{inside} else {slow})"
 
     def _strict_text(self, left: Code, right: Code) -> str:
         left_kinds, right_kinds = value_kinds(left), value_kinds(right)

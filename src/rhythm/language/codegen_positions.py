@@ -50,6 +50,14 @@ class PositionTable:
     def __init__(self, positions: list[int], functions: dict[int, int]) -> None:
         self._positions = positions
         self._functions = functions  #: Function ids by id() of their code objects.
+        self._comprehensions: set[int] = set()  #: id() of the code objects of comprehensions inside them.
+
+    def add_comprehensions(self, code: CodeType) -> None:
+        """Comprehensions in a function's code are frames of their own to Python, and the function's to a flow."""
+        for constant in code.co_consts:
+            if isinstance(constant, CodeType):
+                self._functions[id(constant)] = self._functions[id(code)]
+                self._comprehensions.add(id(constant))
 
     def locate(self, code: CodeType, line: int) -> Place | None:
         """The flow function and position of a line, None for code that is not the program's."""
@@ -71,9 +79,11 @@ class PositionTable:
 
     def walk(self, frame: FrameType | None) -> Iterator[tuple[Place, FrameType]]:
         """The flow places of a frame and its callers, innermost first, with their Python frames."""
+        inner: Place | None = None
         while frame is not None:
-            place = self.locate(frame.f_code, frame.f_lineno or 0)
-            if place is not None:
+            place = inner or self.locate(frame.f_code, frame.f_lineno or 0)
+            inner = place if id(frame.f_code) in self._comprehensions else None
+            if place is not None and inner is None:
                 yield place, frame
             frame = frame.f_back
 

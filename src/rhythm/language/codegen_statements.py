@@ -28,6 +28,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Final
 
+from rhythm.language.codegen_effects import Effects
 from rhythm.language.codegen_inline import InlineWriter
 from rhythm.language.codegen_text import (
     Code,
@@ -51,6 +52,7 @@ from rhythm.language.codegen_types import (
     sub_expressions,
 )
 
+ORDER: Final = frozenset(["<", ">", "<=", ">="])
 UPDATE_COPIES_MAX: Final = 60  #: Expression nodes of a loop's update times its `continue`s, up to which it is repeated.
 ARMS_MAX: Final = 40  #: Arms in one Python if; Python's compiler recurses for each.
 INLINE_TEXT_MAX: Final = 80  #: Longest text of a value that may be written twice.
@@ -84,6 +86,7 @@ class StatementWriter(InlineWriter):
             str, bool
         ] = {}  #: Slots of arrays that the loop pushes to, and whether they are known arrays.
         self._breaks = _Breaks(function)
+        self.effects = Effects(analysis)
 
     def flag(self) -> str:
         """Name of a fresh flag variable of the function."""
@@ -110,7 +113,7 @@ class StatementWriter(InlineWriter):
 
     def statement(self, statement: Node) -> None:
         """One statement in structured form."""
-        self._temporaries = 0
+        self._temporaries = self.reserved
         getattr(self, "_s_" + statement[0])(statement)
 
     def runs_off(self, statements: list[Node]) -> bool:
@@ -396,7 +399,7 @@ class StatementWriter(InlineWriter):
                 self.emit(f"{flag} = False")
             for offset, (test, body) in enumerate(arms[start : start + ARMS_MAX]):
                 self.position = statement[3]
-                self._temporaries = 0
+                self._temporaries = self.reserved
                 if not offset:
                     test = self.hoist(test, presence=True)
                 self.emit(f"{'elif' if offset else 'if'} {self.test(test)}:")
@@ -418,7 +421,7 @@ class StatementWriter(InlineWriter):
         self.position = position
         level = Level({("break", label): "break", ("continue", label): "continue"})
         sites, in_try = continue_sites(body, label)
-        self._temporaries = 0
+        self._temporaries = self.reserved
         if update and sites and (in_try or sites * size_of(update) > UPDATE_COPIES_MAX):
             flag = self.flag()
             self.emit(f"{flag} = False")
@@ -430,19 +433,21 @@ class StatementWriter(InlineWriter):
             self.emit(f"else: {flag} = True")
             if test is not None:
                 self.position = position
-                self._temporaries = 0
+                self._temporaries = self.reserved
                 self.emit(f"if not {self.test(self.hoist(test, presence=True))}: break")
             self.statements(body)
             self.indent -= 1
         else:
-            reads = test is not None and self.has_reads(test)
-            self.emit(f"while {'True' if test is None or reads else self.test(test)}:")
+            reserved = self.reserved
+            stable = self._stable_test(test, body, update) if test is not None else ""
+            # Not `while test:`, whose backward jump is a conditional one: CPython 3.11 specialises no code for it.
+            self.emit("while True:")
             level.update = update
             self._enter_level(level, statement)
             self.indent += 1
             before = len(self.lines)
-            if reads:
-                self.emit(f"if not {self.test(self.hoist(test, presence=True))}: break")
+            if test is not None:
+                self.emit(f"if not {stable or self.test(self.hoist(test, presence=True))}: break")
             self.statements(body)
             if self.runs_off(body):
                 level.update = []  # The update cannot continue its own loop.
@@ -450,7 +455,36 @@ class StatementWriter(InlineWriter):
             if len(self.lines) == before:
                 self.emit("pass")
             self.indent -= 1
+            self.reserved = reserved
         self._leave_level()
+
+    def _stable_test(self, test: Node, body: list[Node], update: list[Node]) -> str:
+        """The text of `counter < o.n`, where nothing in the loop can change `o.n`, which is read before the loop.
+
+        What is no number could run code when it is compared: then it is read and compared in each turn. "" when the
+        test is another one, or not known to be stable.
+        """
+        if test[0] != "binary" or test[1] not in ORDER or not self.is_inert(test[2]):
+            return ""
+        if self.analysis.kinds(self.function_id, test[2]) != NUMBER or not self.is_hoisted(test[3]):
+            return ""
+        owner = test[3]
+        names = set()
+        while owner[0] == "get_member" and self.is_hoisted(owner):
+            names.add(owner[2])
+            owner = owner[1]
+        loop = ["loop", 0, None, body, update, 0]
+        if owner[0] != "slot" or owner[1] in slots_written(loop):
+            return ""
+        written = self.effects.of(self.function_id, [loop])
+        if written is None or written & names:
+            return ""
+        bound = self.code(self.hoist(test[3]))
+        number = self.temporary()
+        self.emit(f"{number} = {bound.text}.__class__ is h_float")
+        self.reserved = self._temporaries
+        left = self.code(test[2])
+        return f"({left.text} {test[1]} {bound.text} if {number} else {self.test(test)})"
 
     def _s_for_of(self, statement: Node) -> None:
         _, label, slot, node, text, body, position = statement

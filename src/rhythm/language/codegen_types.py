@@ -95,7 +95,7 @@ _STATIC_CALLS: Final[dict[tuple[str, str], int]] = {
     ("Number", "parseFloat"): NUMBER,
     ("Number", "parseInt"): NUMBER,
 }
-_STRING_METHODS: Final[dict[str, int]] = {
+STRING_METHODS: Final[dict[str, int]] = {
     **dict.fromkeys(["charCodeAt", "indexOf", "lastIndexOf"], NUMBER),
     **dict.fromkeys(
         [
@@ -129,7 +129,7 @@ _ARRAY_METHODS: Final[dict[str, int]] = {
     **dict.fromkeys(["some", "every", "includes"], BOOLEAN),
     "join": STRING,
 }
-_NUMBER_METHODS: Final = frozenset({"toFixed", "toString", "toPrecision", "toExponential"})
+NUMBER_METHODS: Final = frozenset({"toFixed", "toString", "toPrecision", "toExponential"})
 
 
 def sub_expressions(node: Node) -> Iterator[Node]:
@@ -541,10 +541,10 @@ class Analysis:
         if not kinds:
             return 0
         if kinds == STRING:
-            return _STRING_METHODS.get(name, ANY)
+            return STRING_METHODS.get(name, ANY)
         if kinds == ARRAY:
             return _ARRAY_METHODS.get(name, ANY)
-        if kinds == NUMBER and name in _NUMBER_METHODS:
+        if kinds == NUMBER and name in NUMBER_METHODS:
             return STRING
         return ANY
 
