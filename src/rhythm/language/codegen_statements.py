@@ -363,7 +363,8 @@ class StatementWriter(InlineWriter):
         self.position = statement[5]
         count = len(targets)
         node = self.hoist(node)
-        first, again = self.hold(self.code(node))
+        code = self.code(node)
+        first, again = self.hold(Code(as_value(code), value_kinds(code), code.simple and code.kinds != INTEGER))
         names = "".join(f"s{slot}, " if slot is not None else "_, " for slot in targets)
         slow = f"h_unpack({again}, {count}, {rest is not None}, {text!a})"
         comparison = "==" if rest is None else ">="

@@ -30,13 +30,15 @@ from rhythm.language.tokens import (
 from rhythm.language.units import to_units
 
 _DIGITS = r"[0-9](?:_?[0-9])*"
+#: Beyond ASCII, neither white space nor the end of a line: `name` says where such a name ends.
+_WIDE = r"[^\x00-\x7f\u00a0\u1680\u2000-\u200a\u2028\u2029\u202f\u205f\u3000\ufeff]"
 _TOKEN: Final = re.compile(
     rf"""
     (?P<space>[ \t\v\f\u00a0\ufeff\u1680\u2000-\u200a\u202f\u205f\u3000]+)
   | (?P<line>\r\n|[\n\r\u2028\u2029])
   | (?P<comment>//[^\n\r\u2028\u2029]*)
   | (?P<block>/\*(?:[^*]|\*(?!/))*+(?P<closed>\*/)?)
-  | (?P<name>(?:[^\W\d]|\$)(?:\w|[$\u200c\u200d])*)
+  | (?P<name>(?:[A-Za-z_$]|{_WIDE})(?:[A-Za-z0-9_$]|{_WIDE})*)
   | (?P<number>(?:0[xX](?:[0-9a-fA-F](?:_?[0-9a-fA-F])*)?|0[oO](?:[0-7](?:_?[0-7])*)?|0[bB](?:[01](?:_?[01])*)?
       |(?:{_DIGITS}(?:\.(?:{_DIGITS})?)?|\.{_DIGITS})(?:[eE][+-]?{_DIGITS})?)(?P<junk>(?:\w|\$)+)?)
   | (?P<string>"(?:[^"\\\n\r]|\\(?:\r\n|[\s\S]))*+"|'(?:[^'\\\n\r]|\\(?:\r\n|[\s\S]))*+')
@@ -57,8 +59,13 @@ _ESCAPE: Final = re.compile(
     r"|u\{(?P<point>[0-9a-fA-F]+)\}|(?P<line>\r\n|[\n\r\u2028\u2029])|(?P<other>[^xu0-9]))"
 )
 _SIMPLE: Final = {"b": "\b", "f": "\f", "n": "\n", "r": "\r", "t": "\t", "v": "\v", "0": "\0"}
+#: Python's names stay names when they are normalised, which leaves these letters out; JavaScript has them.
+_NOT_NORMAL: Final = (
+    "\u037a\u0e33\u0eb3\u309b\u309c\ufc5e\ufc5f\ufc60\ufc61\ufc62\ufc63\ufdfa\ufdfb\ufe70\ufe72\ufe74\ufe76\ufe78"
+    "\ufe7a\ufe7c\ufe7e\uff9e\uff9f"
+)
 #: A slash after one of these words starts a regular expression; after other words it divides.
-_OPERAND_FOLLOWS: Final = KEYWORDS - {"this", "super", "null", "true", "false"} | {"of", "yield"}
+_OPERAND_FOLLOWS: Final = KEYWORDS - {"await", "this", "super", "null", "true", "false"} | {"of", "yield"}
 
 
 def tokenize(report: Report) -> list[Token]:
@@ -85,7 +92,9 @@ class _Lexer:
         while offset < length:
             match = match_at(source, offset)
             if match is None:
-                offset = self.bad_character(offset)
+                end = self.bad_character(offset)
+                self.add(BAD, "", offset, end)
+                offset = end
                 continue
             kind = match.lastgroup
             end = match.end()
@@ -133,16 +142,17 @@ class _Lexer:
         else:
             end = offset + 1
             shown = character if character.isprintable() else f"U+{ord(character):04X}"
-            self.report.error("F105", f"the character {shown} cannot stand here", offset, end)
-        self.add(BAD, "", offset, end)
+            hint = "text stands between straight quotes" if character in "“”„‘’‚«»" else ""
+            self.report.error("F105", f"the character {shown} cannot stand here", offset, end, hint)
         return end
 
     def name(self, text: str, start: int, end: int) -> None:
         if not text.isascii():
-            if not text.replace("$", "_").replace("\u200c", "_").replace("\u200d", "_").isidentifier():
-                self.report.error("F105", f"`{text}` is not a name", start, end)
-            text = to_units(text)
-        self.add(NAME, text, start, end)
+            length = next((i for i in range(len(text)) if not _in_name(text[i], first=i == 0)), len(text))
+            if length < len(text):
+                self.bad_character(start + length)
+            text = to_units(text[:length])
+        self.add(NAME if text else BAD, text, start, end)
 
     def block_comment(self, match: re.Match[str], start: int, end: int) -> None:
         if match["closed"] is None:
@@ -201,8 +211,16 @@ class _Lexer:
             after_dot = (
                 len(self.tokens) > 1 and self.tokens[-2].value in (".", "?.") and self.tokens[-2].kind == PUNCTUATOR
             )
-            return last.value in _OPERAND_FOLLOWS and not after_dot
+            return last.value in _OPERAND_FOLLOWS and not after_dot and (last.value != "of" or self.operand_before_of())
         return last.kind in (TEMPLATE_HEAD, TEMPLATE_MIDDLE)
+
+    def operand_before_of(self) -> bool:
+        """Whether the `of` just read stands behind what a loop assigns to; elsewhere it is a name."""
+        before = self.tokens[-2] if len(self.tokens) > 1 else None
+        return before is not None and (
+            (before.kind == NAME and before.value not in KEYWORDS)
+            or (before.kind == PUNCTUATOR and before.value in (")", "]", "}"))
+        )
 
     def template(self, start: int, end: int, closed: str, opened: str) -> int:
         match = _TEMPLATE_TEXT.match(self.source, end)
@@ -247,6 +265,13 @@ class _Lexer:
                     offset = match.end()
             text = "".join(parts)
         return to_units(text)
+
+
+def _in_name(character: str, *, first: bool) -> bool:
+    """Whether a character may stand in a name (ID_Start, ID_Continue), or begin it."""
+    if character in "$\u200c\u200d":
+        return character == "$" or not first
+    return (character if first else f"a{character}").isidentifier() or character in _NOT_NORMAL
 
 
 def _escape_value(match: re.Match[str]) -> str | None:

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from rhythm.language import nodes
 from rhythm.language.ir import Node
 from rhythm.language.lower_expressions import ExpressionLowering
-from rhythm.language.lower_texts import text_of
+from rhythm.language.lower_texts import UNPRINTED_DEFAULT, text_of, text_of_iterable
 
 Store = Callable[[Node], None]
 
@@ -39,7 +39,8 @@ class PatternLowering(ExpressionLowering):
         self, target: nodes.Pattern, value: Node, text: str | None, declare: bool, *, nested: bool = False
     ) -> None:
         if isinstance(target, nodes.AssignmentPattern):
-            self.with_default(target, value, declare)
+            text = UNPRINTED_DEFAULT if isinstance(target.left, nodes.ObjectPattern) else None
+            self.take(target.left, self.default_value(target, value), text, declare=declare)
         elif isinstance(target, nodes.ObjectPattern):
             self.take_object(target, value, text, declare, nested)
         else:
@@ -67,7 +68,12 @@ class PatternLowering(ExpressionLowering):
         return lambda value: self.take_apart(target, value, None, declare, nested=True)
 
     def with_default(self, pattern: nodes.AssignmentPattern, value: Node, declare: bool) -> None:
-        text = text_of(pattern.right) if isinstance(pattern.left, nodes.ObjectPattern) else None
+        default = pattern.right
+        if isinstance(pattern.left, nodes.ObjectPattern):
+            text: str | None = text_of(default)
+        else:
+            plain = isinstance(default, nodes.Literal | nodes.ObjectExpression)
+            text = None if plain else text_of_iterable(default)
         self.take(pattern.left, self.default_value(pattern, value), text, declare=declare)
 
     def default_value(self, pattern: nodes.AssignmentPattern, value: Node) -> Node:

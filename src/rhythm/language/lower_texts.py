@@ -13,6 +13,7 @@ from rhythm.language import nodes
 from rhythm.language.numbers import number_to_string
 
 UNPRINTED: Final = "(intermediate value)"
+UNPRINTED_DEFAULT: Final = UNPRINTED * 3  #: A parameter with a default is a condition with three parts.
 TEXT_LENGTH_MAX: Final = 200  #: Longest text kept for a message.
 _DEPTH_MAX: Final = 40  #: Nesting that is printed.
 _ELEMENTS_MAX: Final = 40  #: Elements of an array that are printed.
@@ -43,7 +44,7 @@ def text_of_pattern_value(node: nodes.Node) -> str | None:
         isinstance(node, nodes.CallExpression) and isinstance(node.callee, nodes.Identifier)
     ):
         return text_of_iterable(node)
-    return None
+    return UNPRINTED if isinstance(node, nodes.AwaitExpression) else None
 
 
 def _print(node: nodes.Node, depth: int) -> str:

@@ -108,7 +108,7 @@ class Parser(ExpressionParser):
         return self.statement(declaration=True)
 
     def workflow(self, start: int) -> nodes.WorkflowDeclaration:
-        params, body = self.function_rest(is_async=True, is_arrow=False)
+        params, body = self.function_rest(is_async=True)
         return nodes.WorkflowDeclaration(start, body.end, params, body)
 
     # --- statements ---------------------------------------------------------------------------------------------------
@@ -320,7 +320,7 @@ class Parser(ExpressionParser):
     def function_declaration(self, start: int, *, is_async: bool) -> nodes.FunctionDeclaration:
         self.refuse_generator()
         name = self.binding_identifier()
-        params, body = self.function_rest(is_async=is_async, is_arrow=False)
+        params, body = self.function_rest(is_async=is_async)
         return nodes.FunctionDeclaration(start, body.end, name, params, body, is_async)
 
     def class_statement(self) -> nodes.Statement:
@@ -389,8 +389,11 @@ class Parser(ExpressionParser):
             target = self.for_target()
             if target is not None:
                 return self.for_each(start, target)
+            first = self.token
             init = self.expression(no_in=True)
             if self.at_for_separator():
+                if isinstance(init, nodes.Identifier) and first.value == "async" and self.at_word("of"):
+                    raise self.fail("F101", "`for (async of` is not JavaScript", hint="rename `async`", token=first)
                 if not isinstance(init, nodes.Identifier | nodes.MemberExpression):
                     raise self.fail_at(init, "F107", "this cannot be assigned to")
                 return self.for_each(start, init)
@@ -592,13 +595,11 @@ class Parser(ExpressionParser):
 
     # --- functions ----------------------------------------------------------------------------------------------------
 
-    def function_rest(self, *, is_async: bool, is_arrow: bool) -> tuple[list[nodes.Pattern], nodes.BlockStatement]:
+    def function_rest(self, *, is_async: bool) -> tuple[list[nodes.Pattern], nodes.BlockStatement]:
         """Parameters in parentheses and a body in braces."""
         with self.function(is_async=is_async):
             with self.parameters():
                 params = self.parameter_list()
-            if is_arrow:
-                self.expect("=>")
             if not self.at_punctuator("{"):
                 raise self.unexpected("`{`")
             body = self.block()
@@ -608,12 +609,14 @@ class Parser(ExpressionParser):
     @contextmanager
     def function(self, *, is_async: bool) -> Iterator[None]:
         before = (self.is_async, self.in_function, self.in_loop, self.in_switch, self.labels, self.in_parameters)
+        reserved = self.await_reserved
         self.is_async, self.in_function, self.in_loop, self.in_switch = is_async, True, False, False
-        self.labels, self.in_parameters = [], False
+        self.labels, self.in_parameters, self.await_reserved = [], False, is_async
         try:
             yield
         finally:
             self.is_async, self.in_function, self.in_loop, self.in_switch, self.labels, self.in_parameters = before
+            self.await_reserved = reserved
 
     # --- semicolons ---------------------------------------------------------------------------------------------------
 

@@ -40,6 +40,9 @@ _ASSIGNMENTS: Final = frozenset("= += -= *= /= %= **= <<= >>= >>>= &= |= ^= &&= 
 _UNARY: Final = frozenset(["-", "+", "!", "~"])
 _UNARY_WORDS: Final = frozenset(["typeof", "void", "delete"])
 _CONTINUATIONS: Final = frozenset(["(", "[", "+", "-", "/"])
+AWAIT_ELSEWHERE: Final = "`await` stands in a function that is not async"
+ASYNC_MISSING: Final = "write `async` before the function"
+_OPERAND: Final = "an expression"
 
 
 class ParseError(Exception):
@@ -58,6 +61,7 @@ class ExpressionParser:
         self.token = tokens[0]
         self.matching = _matching_brackets(tokens)
         self.is_async = False
+        self.await_reserved = True  # a name only in functions that are not async
         self.in_function = False
         self.expression_depth = 0
         self.block_depth = 0
@@ -107,7 +111,7 @@ class ExpressionParser:
         token = self.token
         if token.kind == BAD:
             return ParseError()
-        if token.kind == REGEX:
+        if token.kind == REGEX or (wanted == _OPERAND and token.kind == PUNCTUATOR and token.value in ("/", "/=")):
             return self.regex()
         if token.kind == PRIVATE:
             return self.fail("F218", "private names are not supported", hint="use closures")
@@ -134,9 +138,7 @@ class ExpressionParser:
     if TYPE_CHECKING:
 
         def block(self) -> nodes.BlockStatement: ...
-        def function_rest(
-            self, *, is_async: bool, is_arrow: bool
-        ) -> tuple[list[nodes.Pattern], nodes.BlockStatement]: ...
+        def function_rest(self, *, is_async: bool) -> tuple[list[nodes.Pattern], nodes.BlockStatement]: ...
         @contextmanager
         def function(self, *, is_async: bool) -> Iterator[None]: ...
 
@@ -220,13 +222,16 @@ class ExpressionParser:
         return None
 
     def arrow(self, start: int, no_in: bool, *, is_async: bool) -> nodes.Expression:
+        outer_reserved = self.await_reserved
         with self.function(is_async=is_async):
             params: list[nodes.Pattern]
             with self.parameters():
+                self.await_reserved = is_async or outer_reserved  # the parameters still belong to what is around
                 if self.token.kind == NAME:
                     params = [self.binding_identifier()]
                 else:
                     params = self.parameter_list()
+            self.await_reserved = is_async
             self.expect("=>")
             body: nodes.BlockStatement | nodes.Expression
             body = self.block() if self.at_punctuator("{") else self.assignment(no_in=no_in)
@@ -287,14 +292,14 @@ class ExpressionParser:
                     "F114", "a unary operator before ** needs parentheses", hint="write (-a) ** b or -(a ** b)"
                 )
             self.advance()
-            right_start = self.token
+            right_start = self.token.start
             self.expression_depth += 1
             if self.expression_depth > EXPRESSION_NESTING_MAX:
                 raise self.fail("F110", f"expressions nest at most {EXPRESSION_NESTING_MAX} deep")
             right = self.binary(precedence - 1 if operator == "**" else precedence, no_in)
             self.expression_depth -= 1
             if operator in ("??", "||", "&&"):
-                bare = right_start.value != "(" or right_start.kind != PUNCTUATOR
+                bare = right.start == right_start  # what stands in parentheses begins behind them
                 inner = right.operator if bare and isinstance(right, nodes.LogicalExpression) else None
                 if any(other is not None and (other == "??") != (operator == "??") for other in (mixed, inner)):
                     raise self.fail(
@@ -323,7 +328,7 @@ class ExpressionParser:
         elif token.kind == NAME:
             if token.value in _UNARY_WORDS:
                 return self.unary_operator(token)
-            if token.value == "await":
+            if token.value == "await" and (self.await_reserved or self.at_awaited()):
                 return self.await_expression(token)
         return self.postfix()
 
@@ -344,6 +349,15 @@ class ExpressionParser:
             )
         return nodes.UnaryExpression(token.start, argument.end, str(token.value), argument)
 
+    def at_awaited(self) -> bool:
+        """Whether an operand stands behind this `await`: where it is a name, somebody forgot `async`."""
+        following = self.peek()
+        if following.newline or following.kind == END:
+            return False
+        if following.kind == PUNCTUATOR:
+            return following.value in ("{", "!", "~")
+        return not (following.kind == NAME and following.value in ("in", "instanceof", "of"))
+
     def await_expression(self, token: Token) -> nodes.Expression:
         if self.in_parameters:
             raise self.fail(
@@ -351,9 +365,7 @@ class ExpressionParser:
             )
         if not self.is_async:
             if self.in_function:
-                raise self.fail(
-                    "F106", "`await` stands in a function that is not async", hint="write `async` before the function"
-                )
+                raise self.fail("F106", AWAIT_ELSEWHERE, hint=ASYNC_MISSING)
             raise self.fail("F405", "`await` cannot stand at the top level", hint="await inside the workflow")
         self.advance()
         argument = self.nested_unary()
@@ -456,7 +468,7 @@ class ExpressionParser:
                 raise self.fail("F110", f"expressions nest at most {EXPRESSION_NESTING_MAX} deep")
             callee = self.new_expression()
             self.expression_depth -= 1
-        elif token.kind == NAME and token.value == "await":
+        elif token.kind == NAME and token.value == "await" and self.await_reserved:
             raise self.fail("F101", "`await` cannot stand behind `new`", hint="put it into parentheses")
         else:
             callee = self.primary()
@@ -522,7 +534,7 @@ class ExpressionParser:
                 return self.array()
             if token.value == "{":
                 return self.object()
-        raise self.unexpected("an expression")
+        raise self.unexpected(_OPERAND)
 
     def word(self) -> nodes.Expression:
         token = self.token
@@ -547,7 +559,7 @@ class ExpressionParser:
             )
         elif word == "import":
             raise self.fail("F210", "import and export are not supported yet", hint="put the functions into this file")
-        elif word == "await":
+        elif word == "await" and self.await_reserved:
             return self.await_expression(token)
         self.refuse_reserved(token, as_binding=False)
         self.advance()
@@ -561,7 +573,8 @@ class ExpressionParser:
             raise self.fail(
                 "F205", "generators are not supported yet", hint="return an array, or use an async function"
             )
-        if word in RESERVED or (as_binding and word in ("eval", "arguments")):
+        reserved = self.await_reserved if word == "await" else word in RESERVED
+        if reserved or (as_binding and word in ("eval", "arguments")):
             raise self.fail("F115", f"`{word}` is a reserved word", hint="choose another name" if as_binding else "")
 
     def function_expression(self, start: int, *, is_async: bool) -> nodes.Expression:
@@ -569,10 +582,10 @@ class ExpressionParser:
         self.refuse_generator()
         name: nodes.Identifier | None = None
         if self.token.kind == NAME:
-            if is_async and self.token.value == "await":
-                raise self.fail("F115", "`await` is a reserved word", hint="choose another name")
+            outer_reserved, self.await_reserved = self.await_reserved, is_async
             name = self.binding_identifier()
-        params, body = self.function_rest(is_async=is_async, is_arrow=False)
+            self.await_reserved = outer_reserved
+        params, body = self.function_rest(is_async=is_async)
         return nodes.FunctionExpression(start, body.end, name, params, body, is_async)
 
     def template(self) -> nodes.Expression:
@@ -635,7 +648,7 @@ class ExpressionParser:
         first = self.token
         key, computed = self.property_key()
         if is_async or self.at_punctuator("("):
-            params, body = self.function_rest(is_async=is_async, is_arrow=False)
+            params, body = self.function_rest(is_async=is_async)
             function = nodes.FunctionExpression(first.start, body.end, None, params, body, is_async)
             self.refuse_proto(key, computed)
             return nodes.Property(token.start, body.end, key, function, computed, False, True)
@@ -646,8 +659,6 @@ class ExpressionParser:
         if computed or first.kind != NAME:
             raise self.unexpected("`:`")
         self.refuse_reserved(first, as_binding=False)
-        if first.value == "await":
-            raise self.fail("F115", "`await` is a reserved word", token=first)
         if self.at_punctuator("="):
             raise self.fail("F101", "`=` belongs to a pattern, not to an object", hint="write `name: value`")
         name = nodes.Identifier(first.start, first.end, str(first.value))
@@ -682,8 +693,6 @@ class ExpressionParser:
         token = self.token
         if token.kind != NAME:
             raise self.unexpected("a name")
-        if token.value == "await":
-            raise self.fail("F115", "`await` is a reserved word", hint="choose another name")
         self.refuse_reserved(token, as_binding=True)
         self.advance()
         return nodes.Identifier(token.start, token.end, str(token.value))

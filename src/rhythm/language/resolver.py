@@ -23,7 +23,7 @@ from rhythm.language import names, nodes
 from rhythm.language.checks import Checks
 from rhythm.language.diagnostics import Report, closest
 from rhythm.language.nodes import Binding, BindingKind, FunctionInfo, Scope, ScopeKind, recursion_room
-from rhythm.language.parser_expressions import pattern_names
+from rhythm.language.parser_expressions import ASYNC_MISSING, AWAIT_ELSEWHERE, pattern_names
 
 WORKFLOW_PARAMETERS_MAX: Final = 2
 _SUGGESTIONS_MAX: Final = 20  #: names of one file that are compared with others
@@ -319,6 +319,9 @@ class _Resolver(Checks):
                     node.end,
                     "use it inside the workflow",
                 )
+            return
+        if name == "await" and not typeof:  # read as a name, because the function is not async
+            self.report.error("F106", AWAIT_ELSEWHERE, node.start, node.end, ASYNC_MISSING)
             return
         earlier = names.EARLIER.get(name)
         if earlier is not None:
