@@ -24,6 +24,7 @@ _NAMES = {
     "ExecutionNotFound": "rhythm.errors",
     "InvalidDuration": "rhythm.errors",
     "InvalidInput": "rhythm.errors",
+    "LogLine": "rhythm.model",
     "NotConfigured": "rhythm.errors",
     "OutputInvalid": "rhythm.errors",
     "OutputTooLarge": "rhythm.errors",
@@ -66,6 +67,7 @@ __all__ = [
     "ExecutionNotFound",
     "InvalidDuration",
     "InvalidInput",
+    "LogLine",
     "NotConfigured",
     "OutputInvalid",
     "OutputTooLarge",
@@ -128,7 +130,7 @@ if TYPE_CHECKING:
         TaskRetryAfter,
         WaitTimeout,
     )
-    from rhythm.model import ExecutionInfo
+    from rhythm.model import ExecutionInfo, LogLine
     from rhythm.tasks import Retry, Task, TaskAbandoned, TaskContext, task
     from rhythm.worker import Worker
 

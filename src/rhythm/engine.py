@@ -31,7 +31,7 @@ from rhythm.errors import CompileError, InvalidInput
 from rhythm.language import ir as flow_ir
 from rhythm.language import snapshot as snapshots
 from rhythm.language.boundary import error_from_payload, error_payload, from_json, from_plain, to_json
-from rhythm.language.builtins.console import show
+from rhythm.language.builtins.formats import inspect
 from rhythm.language.builtins.host import (
     CancelChild,
     DropTimer,
@@ -59,6 +59,7 @@ from rhythm.language.promises import (
     ThenReaction,
 )
 from rhythm.language.resolver import Resolution, resolve
+from rhythm.language.units import join_surrogates
 from rhythm.language.values import (
     UNDEFINED,
     DeadlockError,
@@ -87,7 +88,9 @@ from rhythm.model import (
 PROGRAMS_CACHED: Final = 256  #: compiled definitions kept per process
 DELIVERIES_AT_LEAST: Final = 1_000  #: taken by one activation however long they take, of those there are
 SLICE_MS: Final = 250.0  #: for which it takes more, so that a wide fan-out is not decoded once for each thousand
-LOGS_MAX: Final = 1_000  #: log lines of one activation; more are dropped, and that is said
+LOG_LINES_MAX: Final = 1_000  #: of one activation; its first ones are kept, and it is said how many more there were
+LOG_CHARACTERS_MAX: Final = 256 * 1024  #: of the lines of one activation
+LOG_LENGTH_MAX: Final = 8 * 1024  #: characters of one line; the rest is cut
 STACK_PLACES_MAX: Final = 20  #: async functions named in the stack of a task's error
 STANDING_ITEMS_MAX: Final = 200  #: operations that a suspended workflow lists as awaited
 
@@ -230,7 +233,8 @@ class Activation:
     outstanding: int = 0  #: operations it waits for
     unread_signals: int = 0
     standing: Standing = field(default_factory=Standing)
-    logs: list[tuple[str, str]] = field(default_factory=list)  #: (level, text) of console calls and warnings
+    #: (level, text) of console calls and warnings; levels are those of model.LOG_LEVELS, texts may hold lone surrogates
+    logs: list[tuple[str, str]] = field(default_factory=list)
     live: Live | None = None  #: for the cache, once the commit is confirmed; None with an outcome
 
 
@@ -277,13 +281,24 @@ class _Run:
         self.environment = environment
         self.limits = limits
         self.result = Activation()
-        self.dropped_logs = 0
+        self.log_left = LOG_CHARACTERS_MAX
+        self.logs_left_out = 0
 
     def log(self, level: str, text: str) -> None:
-        if len(self.result.logs) < LOGS_MAX:
-            self.result.logs.append((level, plain_text(text)))
+        text = join_surrogates(text)
+        if len(text) > LOG_LENGTH_MAX:
+            text = f"{text[:LOG_LENGTH_MAX]}… ({len(text) - LOG_LENGTH_MAX:,} more characters)"
+        if self.logs_left_out or len(self.result.logs) >= LOG_LINES_MAX or len(text) > self.log_left:
+            self.logs_left_out += 1
         else:
-            self.dropped_logs += 1
+            self.log_left -= len(text)
+            self.result.logs.append((level, text))
+
+    def finished_logs(self) -> list[tuple[str, str]]:
+        logs = self.result.logs
+        if self.logs_left_out:
+            logs.append(("warn", f"{self.logs_left_out:,} further lines of this step were left out of the log"))
+        return logs
 
     def open(self, start: StartInfo) -> None:
         self.realm = self.new_realm()
@@ -361,9 +376,9 @@ class _Run:
         reasons, more = self.realm.take_unhandled()
         for reason in reasons:
             if not (self.root.state == REJECTED and reason is self.root.value):
-                self.log("warning", f"unhandled rejection: {_reason_text(reason)}")
+                self.log("warn", f"Unhandled rejection: {inspect(reason)}")
         if more:
-            self.log("warning", f"{more} further unhandled rejections")
+            self.log("warn", f"{more:,} further unhandled rejections")
 
     def deliver(self, delivery: Delivery) -> None:
         realm, kind = self.realm, delivery.kind
@@ -539,14 +554,14 @@ class _Run:
                 raise DeadlockError("the workflow waits for something that can never happen")
         self.take_commands()
         result.unread_signals = len(realm.unread)
-        if self.dropped_logs:
-            result.logs.append(("warning", f"{self.dropped_logs} further log lines were dropped"))
         if root.state != PENDING:
             result.outcome = self.outcome()
             result.dropped_timers = []
+            result.logs = self.finished_logs()
             return result
         if keep_bytes:
             result.snapshot = self.encode()
+        result.logs = self.finished_logs()
         result.outstanding = len(realm.operations)
         result.standing = self.standing()
         result.wake_groups = self.wake_groups()
@@ -562,7 +577,7 @@ class _Run:
                 "keep large data outside and pass references"
             )
         if len(data) > limits.snapshot_bytes_warn:
-            self.log("warning", f"the snapshot has {len(data):,} bytes; keep large data outside and pass references")
+            self.log("warn", f"the snapshot has {len(data):,} bytes; keep large data outside and pass references")
         return data
 
     def take_commands(self) -> None:
@@ -616,7 +631,7 @@ class _Run:
         """An uncatchable ending. Nothing this activation asked for happens; its last snapshot stays."""
         error.position = error.position or self.instance.position(error.__traceback__)
         activation = fatal_activation(self.program.name, error, deliveries)
-        activation.logs = self.result.logs
+        activation.logs = self.finished_logs()
         activation.unread_signals = len(self.realm.unread)
         return activation
 
@@ -692,10 +707,6 @@ def fatal_activation(name: str, error: FatalError, deliveries: Sequence[Delivery
 
 
 _WAKE_MODES: Final = {"all": "on_rejection", "any": "on_fulfilment", "allSettled": "last"}
-
-
-def _reason_text(reason: Value) -> str:
-    return str(reason.props.get("stack", "")) if reason.__class__ is JSError else show(reason)[:1000]
 
 
 def waiting_frame(promise: Promise) -> Frame | None:

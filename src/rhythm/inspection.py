@@ -13,8 +13,8 @@ from typing import Any, Final
 from rhythm.engine import frame_position, plain_text, waiting_frame
 from rhythm.language import ir as flow_ir
 from rhythm.language import snapshot as snapshots
-from rhythm.language.builtins.console import show
 from rhythm.language.builtins.date import iso_text
+from rhythm.language.builtins.formats import inspect as inspect_value
 from rhythm.language.codegen import Program
 from rhythm.language.promises import Frame, Promise, Realm
 from rhythm.language.values import TDZ, JSDate, JSMap, JSSet, Value, describe, own_keys, own_value
@@ -109,7 +109,7 @@ def to_view(value: Value, depth: int = 0) -> Any:
     if kind is dict:
         return {plain_text(key): to_view(own_value(value, key), depth + 1) for key in own_keys(value)[:VIEW_ITEMS_MAX]}
     if kind is JSMap or kind is JSSet:
-        return f"[{plain_text(show(value))}]"
+        return f"[{plain_text(inspect_value(value))}]"
     return f"[{describe(value)}]"
 
 

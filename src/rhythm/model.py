@@ -26,6 +26,7 @@ NAME_LENGTH_MAX = 200  #: characters of a task's, workflow's, queue's or signal'
 STATUSES = ("pending", "running", "suspended", "completed", "failed", "cancelled")
 FINISHED = frozenset({"completed", "failed", "cancelled"})
 KINDS = ("task", "workflow")
+LOG_LEVELS = ("debug", "info", "warn", "error")  #: of the lines of workflows; `console.log` is "info"
 
 _lock = threading.Lock()
 _last_stamp = 0
@@ -88,6 +89,16 @@ class ExecutionInfo:
     operation: int | None = None  #: which operation of its parent it is
     last_failure: bytes | None = None  #: JSON: the error of the last attempt that was followed by another
     last_failure_at: datetime | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class LogLine:
+    """One line of the log of an execution."""
+
+    number: int  #: from 1, in the order in which the workflow wrote them
+    level: str  #: one of LOG_LEVELS
+    at: datetime  #: when the step that wrote it was committed, by the database's clock
+    text: str  #: as Node's console writes it; may hold control characters and lone surrogates
 
 
 # --- store records -------------------------------------------------------------------------------
@@ -342,6 +353,7 @@ class WorkflowCommit:
     timers: Sequence[NewTimer] = ()
     dropped_timers: Sequence[int] = ()  #: operations
     cancels: Sequence[uuid.UUID] = ()  #: children to cancel
+    logs: Sequence[tuple[str, str]] = ()  #: (level, text) of the lines it has written
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

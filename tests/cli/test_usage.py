@@ -13,15 +13,15 @@ import pytest
 from tests.support.commands import Rhythm
 
 COMMANDS = [
-    "init", "dev", "worker", "start", "wait", "show", "list", "signal", "cancel", "queues", "workers", "check",
+    "init", "dev", "worker", "start", "wait", "show", "logs", "list", "signal", "cancel", "queues", "workers", "check",
     "publish", "eval", "migrate", "config", "db start", "db stop", "db url", "db psql", "db reset",
     "queues pause", "queues resume",
 ]  # fmt: skip
 README = Path(__file__).parents[2] / "README.md"
 ID = "0192f0c1-7e3a-7c55-9a55-2f8c54e0a1b2"
 NEEDING_A_DATABASE = [
-    ["start", "x"], ["wait", ID], ["show", ID], ["list"], ["signal", ID, "go"], ["cancel", ID], ["queues"], ["workers"],
-    ["migrate"],
+    ["start", "x"], ["wait", ID], ["show", ID], ["logs", ID], ["list"], ["signal", ID, "go"], ["cancel", ID],
+    ["queues"], ["workers"], ["migrate"],
 ]  # fmt: skip
 
 

@@ -9,7 +9,15 @@ from typing import Any
 import pytest
 
 from rhythm import engine
-from rhythm.engine import LOGS_MAX, Activation, Limits, StartInfo, activate
+from rhythm.engine import (
+    LOG_CHARACTERS_MAX,
+    LOG_LENGTH_MAX,
+    LOG_LINES_MAX,
+    Activation,
+    Limits,
+    StartInfo,
+    activate,
+)
 from rhythm.errors import SnapshotError
 from rhythm.language.ir import IRError
 from rhythm.language.values import current_realm
@@ -741,11 +749,11 @@ def test_nothing_of_a_fatal_activation_happens() -> None:
 def test_an_unhandled_rejection_is_logged_and_does_not_fail() -> None:
     driver = Driver(body("Promise.reject(new Error('forgotten')); Promise.reject(5); await task('a'); return 1"))
     activation = driver.start()
-    texts = [text for level, text in activation.logs if level == "warning"]
+    texts = [text for level, text in activation.logs if level == "warn"]
 
     assert activation.outcome is None
-    assert texts[0].startswith("unhandled rejection: Error: forgotten\n    at workflow (flow.flow:2:")
-    assert texts[1:] == ["unhandled rejection: 5"]
+    assert texts[0].startswith("Unhandled rejection: Error: forgotten\n    at workflow (flow.flow:2:")
+    assert texts[1:] == ["Unhandled rejection: 5"]
     assert result_of(driver.completed(1)) == 1
 
 
@@ -760,8 +768,8 @@ def test_a_failed_task_that_nobody_awaits_is_logged() -> None:
     driver.start()
     ((level, text),) = driver.failed(1, "CardDeclined", "no funds").logs
 
-    assert level == "warning"
-    assert text.startswith("unhandled rejection: CardDeclined: no funds")
+    assert level == "warn"
+    assert text.startswith("Unhandled rejection: [CardDeclined: no funds] {\n  type: 'failed',\n  task: 'a',")
 
 
 def test_the_failure_of_the_workflow_itself_is_not_logged() -> None:
@@ -865,11 +873,27 @@ def test_endless_recursion_is_a_range_error_that_can_be_caught() -> None:
     assert ["RangeError", True] == outcome.result
 
 
-def test_log_lines_are_bounded() -> None:
-    activation = Driver(body(f"for (let i = 0; i < {LOGS_MAX + 5}; i++) console.log(i); return 1")).start()
+LEFT_OUT = ("warn", "5 further lines of this step were left out of the log")
 
-    assert len(activation.logs) == LOGS_MAX + 1
-    assert activation.logs[-1] == ("warning", "5 further log lines were dropped")
+
+@pytest.mark.parametrize("end", ["return 1", "await task('a')", "const key = 'constructor'; ({})[key]"])
+def test_an_activation_keeps_its_first_log_lines_and_says_how_many_more_there_were(end: str) -> None:
+    activation = Driver(body(f"for (let i = 0; i < {LOG_LINES_MAX + 5}; i++) console.log(i); {end}")).start()
+
+    assert [str(i) for i in range(LOG_LINES_MAX)] == [text for _, text in activation.logs[:-1]]
+    assert LEFT_OUT == activation.logs[-1]
+
+
+def test_long_log_lines_are_cut_and_many_of_them_left_out() -> None:
+    fits = LOG_CHARACTERS_MAX // (LOG_LENGTH_MAX + 30)
+    activation = Driver(
+        body(f"for (let i = 0; i < {fits + 5}; i++) console.log('x'.repeat({LOG_LENGTH_MAX + 7})); console.log('y')")
+    ).start()
+    (line,) = {text for _, text in activation.logs[:-1]}
+
+    assert "x" * LOG_LENGTH_MAX + "… (7 more characters)" == line
+    assert fits == len(activation.logs) - 1
+    assert ("warn", "6 further lines of this step were left out of the log") == activation.logs[-1]
 
 
 # Definitions and snapshots ------------------------------------------------------------------------

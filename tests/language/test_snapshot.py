@@ -414,7 +414,7 @@ workflow(ctx, inputs) {
     assert ("workflow", 10, 18, []) == (outer.function, outer.line, outer.column, outer.awaiting)
     assert outer.variables["inputs"] == {"who": "ada"}
     assert outer.variables["self"] == "[function]"
-    assert outer.variables["seen"] == '[Map {"a" => 1}]'
+    assert outer.variables["seen"] == "[Map(1) { 'a' => 1 }]"
 
 
 @pytest.mark.parametrize("name", STATES)

@@ -13,7 +13,7 @@ import pytest
 
 from rhythm.errors import ExecutionFinished, ExecutionNotFound
 from rhythm.model import Claim, NewChild, TaskOutcome, TaskRegistration, new_id
-from rhythm.store.marshal import EXCHANGE, exchange_arguments
+from rhythm.store.marshal import exchange_call
 from tests.store.bench import ERROR, Bench, Worker, child, end, suspend, waiting_for_locks
 
 RETRIED = TaskRegistration("work", retries=5, retry={"initial": 0.0})
@@ -253,7 +253,8 @@ async def test_a_thousand_children_at_every_stage(bench: Bench, worker: Worker) 
 
 async def report(connection: Any, worker: Worker, claim: Claim, status: str) -> None:
     request = worker.request(task_outcomes=[TaskOutcome(claim.token, claim.id, status, ERROR)])
-    await connection.fetchrow(EXCHANGE, *exchange_arguments(request))
+    call, arguments = exchange_call(request)
+    await connection.fetchrow(call, *arguments)
 
 
 @pytest.mark.parametrize("is_child", [False, True], ids=["alone", "child"])
@@ -315,7 +316,8 @@ async def test_a_cancel_and_a_takeover_at_once(bench: Bench, worker: Worker, is_
 async def test_a_cancel_that_meets_a_claim_waits_for_it_and_asks(bench: Bench, worker: Worker) -> None:
     id_ = await bench.start()
     async with bench.store._database.transaction() as connection:
-        await connection.fetchrow(EXCHANGE, *exchange_arguments(worker.request(task_limit=1)))
+        call, arguments = exchange_call(worker.request(task_limit=1))
+        await connection.fetchrow(call, *arguments)
         cancelling = asyncio.create_task(bench.store.cancel(id_))
         await waiting_for_locks(bench, 1)
     await cancelling

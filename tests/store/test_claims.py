@@ -12,7 +12,7 @@ import pytest
 
 from rhythm.errors import DatabaseUnavailable, IncarnationDead, InvalidInput
 from rhythm.model import Claim, TaskOutcome, TaskRegistration, new_id
-from rhythm.store.marshal import EXCHANGE, exchange_arguments
+from rhythm.store.marshal import exchange_call
 from tests.store.bench import ERROR, OK, Bench, Worker, child, suspend, waiting_for_locks
 
 
@@ -459,7 +459,7 @@ async def test_asking_what_is_held_waits_for_a_lost_exchange_and_shuts_out_later
     """By hand: the exchange that was given up is still under way when the question comes."""
     worker = await bench.worker("work")
     first, second = await bench.start_many(2)
-    query, arguments = EXCHANGE, exchange_arguments(worker.request(task_limit=1))
+    query, arguments = exchange_call(worker.request(task_limit=1))
     other = await asyncpg.connect(bench.store.url)
     async with other.transaction():
         await other.fetchrow(query, *arguments)

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from rhythm.cli import database, dev, executions, output, project, queues, show, worker, workflows
+from rhythm.cli import database, dev, executions, lines, output, project, queues, show, worker, workflows
 
 application = typer.Typer(
     help="Durable workflows and a task queue on Postgres.",
@@ -40,6 +40,7 @@ application.command()(worker.worker)
 application.command()(executions.start)
 application.command()(executions.wait)
 application.command()(show.show)
+application.command()(lines.logs)
 application.command(name="list")(executions.list_executions)
 application.command()(executions.signal)
 application.command()(executions.cancel)

@@ -8,12 +8,14 @@ from typing import TYPE_CHECKING, Any
 
 from rhythm.cli import options, output
 from rhythm.cli.executions import Id, execution_json
+from rhythm.cli.lines import line_json, line_text
 
 if TYPE_CHECKING:
     from rhythm.client import Client
-    from rhythm.model import ExecutionInfo
+    from rhythm.model import ExecutionInfo, LogLine
 
 CHILDREN_MAX = 200  #: children of a workflow that are looked up
+LOG_LINES_SHOWN = 5  #: the newest of a workflow's log
 HASH_SHOWN = 12  #: characters of a definition's hash shown to people
 
 
@@ -44,7 +46,7 @@ class Standing:
 def show(execution_id: Id, database_url: options.DatabaseUrl = None, as_json: options.Json = False) -> None:
     """Shows an execution and where it stands.
 
-    Of a suspended workflow: file, line, what it awaits, and its variables.
+    Of a suspended workflow: file, line, what it awaits, and its variables; of any workflow the end of its log.
 
     Example: rhythm show 0192f0c1-7e3a-7c55-9a55-2f8c54e0a1b2
     """
@@ -53,18 +55,27 @@ def show(execution_id: Id, database_url: options.DatabaseUrl = None, as_json: op
 
     config = load({"database_url": database_url})
 
-    async def work() -> tuple[ExecutionInfo, Standing | None]:
+    async def work() -> tuple[ExecutionInfo, Standing | None, list[LogLine]]:
         async with connected(config) as client:
             info = await client.execution(execution_id).refresh()
-            return info, await _standing(client, info)
+            log = await client.logs(info.id, newest=LOG_LINES_SHOWN) if info.kind == "workflow" else []
+            return info, await _standing(client, info), log
 
-    info, standing = run(work())
+    info, standing, log = run(work())
     if as_json:
-        output.json_line(execution_json(info) | {"standing": None if standing is None else _standing_json(standing)})
+        told = {
+            "standing": None if standing is None else _standing_json(standing),
+            "log": [line_json(li) for li in log],
+        }
+        output.json_line(execution_json(info) | told)
         return
     _show_fields(info)
     if standing is not None:
         _show_standing(standing)
+    if log:
+        output.line(f"\nlog{' (its end)' if log[0].number > 1 else ''}:")
+        for line in log:
+            output.line("  " + line_text(line).replace("\n", "\n  "))
 
 
 async def _standing(client: Client, info: ExecutionInfo) -> Standing | None:

@@ -26,7 +26,7 @@ from rhythm.client.starts import Start, StartOptions, check_not_refused, new_exe
 from rhythm.config import Config, load
 from rhythm.durations import Duration
 from rhythm.errors import RhythmError
-from rhythm.model import ExecutionInfo
+from rhythm.model import ExecutionInfo, LogLine
 from rhythm.store import callers
 from rhythm.tasks import Task
 
@@ -65,6 +65,10 @@ class BlockingExecution(Generic[R]):
     def retry(self, *, from_start: bool = False) -> BlockingExecution[Any]:
         """Tries this execution again (see ``Client.retry``)."""
         return self._client.retry(self.id, from_start=from_start)
+
+    def logs(self, *, level: str = "debug", after: int = 0) -> builtins.list[LogLine]:
+        """The lines that this workflow has logged (see ``Client.logs``)."""
+        return self._client.logs(self.id, level=level, after=after)
 
     def refresh(self) -> ExecutionInfo:
         """Asks the database, and returns and keeps what is known now."""
@@ -238,6 +242,12 @@ class BlockingClient:
         """The output, once the execution has finished."""
         wanted = execution_id.id if isinstance(execution_id, BlockingExecution) else execution_id
         return self._call(lambda client: client.wait(wanted, timeout))
+
+    def logs(
+        self, execution_id: uuid.UUID | str, *, level: str = "debug", after: int = 0, newest: int | None = None
+    ) -> builtins.list[LogLine]:
+        """What a workflow has logged; see ``Client.logs``."""
+        return self._call(lambda client: client.logs(execution_id, level=level, after=after, newest=newest))
 
     def signal(
         self,

@@ -41,7 +41,16 @@ from rhythm.errors import (
     RhythmError,
     WaitTimeout,
 )
-from rhythm.model import START_COUNT_MAX, ExecutionInfo, NewExecution, OutcomeInfo, StartResult, new_id
+from rhythm.model import (
+    LOG_LEVELS,
+    START_COUNT_MAX,
+    ExecutionInfo,
+    LogLine,
+    NewExecution,
+    OutcomeInfo,
+    StartResult,
+    new_id,
+)
 from rhythm.store import Store, callers
 from rhythm.tasks import Task
 
@@ -108,6 +117,10 @@ class Execution(Generic[R]):
     async def retry(self, *, from_start: bool = False) -> Execution[R]:
         """Tries this execution again (see ``Client.retry``)."""
         return await self._client.retry(self.id, from_start=from_start)
+
+    async def logs(self, *, level: str = "debug", after: int = 0) -> builtins.list[LogLine]:
+        """The lines that this workflow has logged (see ``Client.logs``)."""
+        return await self._client.logs(self.id, level=level, after=after)
 
     async def refresh(self) -> ExecutionInfo:
         """Asks the database, and returns and keeps what is known now. Raises ExecutionNotFound."""
@@ -395,6 +408,23 @@ class Client:
         if execution_id not in found:
             raise ExecutionNotFound(f"no execution has the id {execution_id}")
         return found[execution_id]
+
+    async def logs(
+        self, execution_id: uuid.UUID | str, *, level: str = "debug", after: int = 0, newest: int | None = None
+    ) -> builtins.list[LogLine]:
+        """What a workflow has written with ``console``, and warnings of the engine, oldest first.
+
+        ``level``: "debug", "info", "warn" or "error", and what is above it. ``after``: only lines with a higher number,
+        to go on where an earlier call ended. ``newest``: at most so many, the last ones. A log keeps its newest 1,000
+        lines and 1 MiB, as long as its execution is kept; a first line says how many older ones were dropped. What
+        tasks log is in the log of their worker.
+        Raises ExecutionNotFound, InvalidInput.
+        """
+        if level not in LOG_LEVELS:
+            raise InvalidInput(f"level {level!r:.100}: the levels are {', '.join(LOG_LEVELS)}")
+        if after < 0 or (newest is not None and newest < 1):
+            raise InvalidInput(f"after is {after}, newest {newest}: numbers of lines begin at 1")
+        return [*await self.store.logs(parse_id(execution_id), after=after, level=level, newest=newest)]
 
     # --- telling ----------------------------------------------------------------------------------
 

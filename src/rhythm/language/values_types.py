@@ -357,6 +357,11 @@ def current_realm() -> Any:
     return realm
 
 
+def running_realm() -> Any:
+    """The realm of the activation on this thread, or None."""
+    return getattr(_active, "realm", None)
+
+
 def joining_arrays() -> set[int]:
     """Ids of the arrays that join() is at work on, on this thread; every activation begins with none."""
     found: set[int] = _active.__dict__.setdefault("joining", set())

@@ -15,6 +15,7 @@ from typing import Any
 
 from rhythm.errors import InvalidInput
 from rhythm.model import (
+    LOG_LEVELS,
     Claim,
     Delivery,
     ExchangeRequest,
@@ -35,6 +36,7 @@ _COMPLETED, _FAILED, _CANCELLED, _FAILED_FOR_GOOD, _COMMITTED, _HANDED_BACK = 1,
 _STATUS_CODES = {"completed": 1, "failed": 2, "cancelled": 3}
 _DELIVERY_KINDS = (None, "completed", "failed", "timer", "signal", "cancel")
 _MODE_CODES = {"on_rejection": 1, "on_fulfilment": 2, "last": 3}
+_quote = json.JSONEncoder(ensure_ascii=True).encode
 _KIND_CODES = {None: 0, "task": 1, "workflow": 2}
 
 Names = Callable[[int], str]
@@ -228,6 +230,12 @@ def _child_arguments(children: list[tuple[int, NewChild]]) -> list[Any]:
     ]
 
 
+def log_columns(lines: Iterable[tuple[str, str]]) -> list[Any]:
+    """Levels and texts of log lines: any text can be stored."""
+    columns = [(LOG_LEVELS.index(level) + 1, pack(_quote(text_).encode("ascii"))) for level, text_ in lines]
+    return _columns(columns, 2)
+
+
 def milliseconds(seconds: float | None) -> int | None:
     """A timeout for the database: at least 1 ms, 0 only for none given as 0."""
     if seconds is None:
@@ -250,17 +258,33 @@ _REPORTED = (
     "integer[], integer[], integer[], integer[], integer[], integer, boolean, boolean, boolean"
 )
 _TYPES = ["uuid", "integer", *(_REPORTED.split(", "))]
-EXCHANGE = "select * from rhythm.exchange(" + ", ".join(f"${i}::{t}" for i, t in enumerate(_TYPES, 1)) + ")"  # noqa: S608 - built of constants
 
 
-def exchange_arguments(request: ExchangeRequest) -> list[Any]:
-    """The arguments of rhythm.exchange."""
+def _call(function: str, types: Sequence[str]) -> str:
+    return f"select * from rhythm.{function}({', '.join(f'${i}::{t}' for i, t in enumerate(types, 1))})"  # noqa: S608 - built of constants
+
+
+EXCHANGE = _call("exchange", _TYPES)
+EXCHANGE_LOGGING = _call("exchange", [*_TYPES, "integer[]", "smallint[]", "bytea[]"])
+
+
+def exchange_call(request: ExchangeRequest) -> tuple[str, list[Any]]:
+    """The call of rhythm.exchange and its arguments: those of log lines only where there are any."""
     reports = Reports(request)
+    commits = [*request.workflow_commits, *(c.commit for c in request.continuations)]
+    arguments = _exchange_arguments(request, reports, commits)
+    if not any(c.logs for c in commits):
+        return EXCHANGE, arguments
+    places = [i for i, c in enumerate(commits, 1) for _ in c.logs]
+    return EXCHANGE_LOGGING, [*arguments, places, *log_columns(line for c in commits for line in c.logs)]
+
+
+def _exchange_arguments(request: ExchangeRequest, reports: Reports, commits: Sequence[WorkflowCommit]) -> list[Any]:
     return [
         request.incarnation,
         request.epoch,
         *reports.arguments(),
-        *commit_arguments([*request.workflow_commits, *(c.commit for c in request.continuations)], reports),
+        *commit_arguments(commits, reports),
         list(request.queues),
         list(request.names),
         list(request.singles),
@@ -305,11 +329,12 @@ _STEP_TYPES = (
     "bytea", "integer", "integer", "uuid", "bytea", "text", "integer", "text", "integer", "text", "integer", "text",
     "bigint", "integer[]", "integer[]",
 )  # fmt: skip
-STEP = "select * from rhythm.step(" + ", ".join(f"${i}::{t}" for i, t in enumerate(_STEP_TYPES, 1)) + ")"  # noqa: S608 - built of constants
+STEP = _call("step", _STEP_TYPES)
+STEP_LOGGING = _call("step", [*_STEP_TYPES, "smallint[]", "bytea[]"])
 
 
-def step_arguments(request: ExchangeRequest) -> list[Any] | None:
-    """The arguments of rhythm.step, or None if this exchange is more than one sequential step."""
+def step_call(request: ExchangeRequest) -> tuple[str, list[Any]] | None:
+    """The call of rhythm.step and its arguments, or None if this exchange is more than one sequential step."""
     if len(request.task_outcomes) != 1 or len(request.continuations) != 1 or not request.task_limits:
         return None
     outcome, continued = request.task_outcomes[0], request.continuations[0]
@@ -333,7 +358,7 @@ def step_arguments(request: ExchangeRequest) -> list[Any] | None:
     options = child.options
     if action == _FAILED or child.kind != "task" or options.get("delay_seconds") is not None:
         return None
-    return [
+    arguments = [
         request.incarnation,
         request.epoch,
         outcome.token >> MEMBERS_BITS,
@@ -362,6 +387,7 @@ def step_arguments(request: ExchangeRequest) -> list[Any] | None:
         list(request.queues),
         list(request.names),
     ]
+    return (STEP_LOGGING, [*arguments, *log_columns(commit.logs)]) if commit.logs else (STEP, arguments)
 
 
 def step_result(row: Mapping[str, Any], request: ExchangeRequest, names: Names, queues: Names) -> ExchangeResult:
@@ -369,7 +395,7 @@ def step_result(row: Mapping[str, Any], request: ExchangeRequest, names: Names, 
     commit = request.continuations[0].commit
     child = commit.children[0]
     timeout, retry, tags = row["o_timeout_ms"], row["o_retry"], row["o_parent_tags"]
-    assert commit.snapshot is not None, "step_arguments() has looked"
+    assert commit.snapshot is not None, "step_call() has looked"
     parent = Parent(
         commit.id,
         names(row["o_parent_name"]),

@@ -36,6 +36,7 @@ FUNCTION_FILES = (
     "deliveries",
     "outcomes",
     "workflows",
+    "logs",
     "claims",
     "exchange",
     "steps",

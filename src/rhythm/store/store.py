@@ -18,6 +18,7 @@ import asyncpg
 
 from rhythm.errors import SchemaMismatch
 from rhythm.model import (
+    LOG_LEVELS,
     Claim,
     DefinitionInfo,
     ExchangeRequest,
@@ -25,6 +26,7 @@ from rhythm.model import (
     ExecutionInfo,
     HeartbeatResult,
     HeldResult,
+    LogLine,
     MaintainResult,
     NewDefinition,
     NewExecution,
@@ -41,17 +43,15 @@ from rhythm.store import migrations
 from rhythm.store.codec import pack, text, unpack
 from rhythm.store.connection import CALL_TIMEOUT_SECONDS, Database
 from rhythm.store.marshal import (
-    EXCHANGE,
     MEMBERS_BITS,
-    STEP,
     Reports,
     distinct,
-    exchange_arguments,
+    exchange_call,
     exchange_result,
     json_text,
     milliseconds,
     retokened,
-    step_arguments,
+    step_call,
     step_result,
     task_claims,
     workflow_claims,
@@ -224,19 +224,20 @@ class Store:
 
     async def exchange(self, request: ExchangeRequest) -> ExchangeResult:
         """Outcomes and commits in, claims out, one transaction. Raises IncarnationDead."""
-        arguments = step_arguments(request)
-        if arguments is not None:
-            result = await self._step(request, arguments)
+        step = step_call(request)
+        if step is not None:
+            result = await self._step(request, *step)
             if result is not None:
                 return result
-        row = await self._database.fetchrow(EXCHANGE, *exchange_arguments(request))
+        call, arguments = exchange_call(request)
+        row = await self._database.fetchrow(call, *arguments)
         await self._know(row)
         return exchange_result(row, request, self._names.__getitem__, self._queues.__getitem__)
 
-    async def _step(self, request: ExchangeRequest, arguments: Sequence[Any]) -> ExchangeResult | None:
+    async def _step(self, request: ExchangeRequest, call: str, arguments: Sequence[Any]) -> ExchangeResult | None:
         """The same by rhythm.step, or None if that does not apply: then nothing was done."""
         try:
-            row = await self._database.fetchrow(STEP, *arguments)
+            row = await self._database.fetchrow(call, *arguments)
         except asyncpg.UniqueViolationError:  # the child's id is in use
             return None
         if row["o_claim"] is None:
@@ -412,6 +413,21 @@ class Store:
             return None
         standing = Standing(row["line"], row["function"], unpack(row["awaiting"]))
         return SnapshotInfo(row["id"], row["version"], row["definition_id"], row["snapshot"], standing, row["taken_at"])
+
+    async def logs(
+        self, execution_id: uuid.UUID, *, after: int = 0, level: str = "debug", newest: int | None = None
+    ) -> Sequence[LogLine]:
+        """The log of an execution: the lines above a number, of at least a level; of these the ``newest`` so many.
+
+        Raises ExecutionNotFound.
+        """
+        rows = await self._database.fetch(
+            "select * from rhythm.logs_of($1, $2, $3, $4)", execution_id, after, LOG_LEVELS.index(level) + 1, newest
+        )
+        return [
+            LogLine(row["number"], LOG_LEVELS[row["level"] - 1], row["logged_at"], json.loads(unpack(row["text"])))
+            for row in rows
+        ]
 
     async def queues(self) -> Sequence[QueueInfo]:
         """The figures of all queues."""

@@ -44,7 +44,7 @@ AHEAD_MAX: Final = 200  #: workflows claimed and not yet committed
 AHEAD_SECONDS: Final = 0.1  #: no more of them than should begin within so long
 SHARE: Final = 0.1  #: of the newest measurement in the moving average
 SLICE_SECONDS: Final = 0.005  #: results are handed back at least this often
-_LOG_LEVELS: Final = {"debug": 10, "info": 20, "warn": 30, "warning": 30, "error": 40}
+_LOG_LEVELS: Final = {"debug": 10, "info": 20, "warn": 30, "error": 40}
 
 logger = logging.getLogger("rhythm.worker")
 Job = Held | ParentStep
@@ -247,7 +247,7 @@ def _write_logs(execution_id: uuid.UUID, attempt: int, name: str, activation: Ac
         log = logging.getLogger(f"rhythm.workflow.{name}")
         for level, text in activation.logs:
             extra = {"execution_id": str(execution_id), "attempt": attempt}
-            log.log(_LOG_LEVELS.get(level, 20), "%s", text, extra=extra)
+            log.log(_LOG_LEVELS[level], "%s", text.encode("utf-8", "replace").decode(), extra=extra)
     outcome = activation.outcome
     if outcome is None:
         line = activation.standing.line
@@ -281,6 +281,8 @@ def _commit(token: int, execution_id: uuid.UUID, version: int, activation: Activ
         arguments["children"] = activation.children
     if activation.timers:
         arguments["timers"] = activation.timers
+    if activation.logs:
+        arguments["logs"] = activation.logs
     return WorkflowCommit(
         token=token,
         id=execution_id,

@@ -18,6 +18,8 @@
 -- p_parents: suspended parents that a claimed task may continue come along.
 -- o_check_again: it just fell asleep, or left behind something that it made claimable itself: exchange once more.
 -- p_epoch: how often this incarnation has asked what it holds.
+-- p_log_commits, p_log_levels, p_log_texts: lines for the logs of workflows, each of the commit it points to (from 1);
+-- those of commits that do not count are dropped.
 -- Raises RH002 when the incarnation is not registered or has been declared dead, RH007 when it has given this exchange up
 -- (see held); nothing is done then.
 create or replace function rhythm.exchange(
@@ -38,6 +40,7 @@ create or replace function rhythm.exchange(
   p_queues integer[], p_names integer[], p_singles integer[], p_task_counts integer[], p_task_limits integer[],
   p_workflow_limit integer,
   p_alone boolean, p_idle boolean, p_parents boolean,
+  p_log_commits integer[] default null, p_log_levels smallint[] default null, p_log_texts bytea[] default null,
   out o_refused uuid[], out o_continued uuid[], out o_new_ids uuid[], out o_new_claims bigint[],
   out o_suspects boolean, out o_check_again boolean,
   out t_claim bigint, out t_ids uuid[], out t_attempts integer[], out t_lost smallint[],
@@ -79,6 +82,15 @@ begin
         p_drop_commit, p_drop_operations, p_group_first, p_group_modes, p_group_members, p_group_counts,
         p_cancel_commit, p_cancel_ids) r;
     v_known := coalesce(p_commit_ids, '{}');
+    if p_log_commits is not null then
+      perform rhythm.write_logs(v_now, t.ids, t.levels, t.texts)
+        from (select array_agg(p_commit_ids[u.commit] order by u.position) as ids,
+                array_agg(u.level order by u.position) as levels, array_agg(u.text order by u.position) as texts
+              from unnest(p_log_commits, p_log_levels, p_log_texts) with ordinality u(commit, level, text, position)
+              where case when p_commit_report[u.commit] is null then p_commit_ids[u.commit] = any(o_continued)
+                         else p_commit_ids[u.commit] <> all(o_refused) end) t
+        where t.ids is not null;
+    end if;
   end if;
 
   o_suspects := false;

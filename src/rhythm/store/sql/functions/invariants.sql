@@ -86,6 +86,11 @@ language sql stable as $$
     where not exists (select from rhythm.waits w where w.id = t.id)
       and (t.what = 'timers' or not exists (select from rhythm.outcomes o where o.id = t.id and o.status <> 1))
   union all
+  select 'I4', l.id, 'has log lines ' || min(l.number) || ' to ' || max(l.number) || ', but ' || count(*)
+      || ' of them, or was never started'
+    from rhythm.logs l left join rhythm.executions e on e.id = l.id
+    group by l.id having bool_or(e.id is null) or count(*) <> max(l.number) - min(l.number) + 1
+  union all
   select 'I5', w.id, 'has ' || w.unread_signals || ' unread signals of ' || s.sent || ' sent'
     from rhythm.waits w
     left join (select s.execution_id, count(*) as sent from rhythm.signals s group by s.execution_id) s

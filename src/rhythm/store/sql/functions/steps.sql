@@ -2,7 +2,7 @@
 
 -- One task's final outcome, the next step of its parent in place, and the task which that starts, claimed at once: the same
 -- as exchange with one report and one continuation with one child, at a fifth of its cost. Options of the child as in
--- start_many, null where not given.
+-- start_many, null where not given. p_log_levels and p_log_texts: lines for the log of the parent.
 -- It applies only if nothing in the given queues is claimable, so that nothing is overtaken; if this worker runs the
 -- child's name and queue, which nobody has paused; and if report and continuation both count. Otherwise o_claim is null
 -- and nothing was done: call exchange.
@@ -14,6 +14,7 @@ create or replace function rhythm.step(
   p_outstanding integer, p_unread_signals integer,
   p_child uuid, p_inputs bytea, p_name text, p_operation integer, p_queue text, p_priority integer, p_key text,
   p_retries integer, p_retry text, p_timeout_ms bigint, p_queues integer[], p_names integer[],
+  p_log_levels smallint[] default null, p_log_texts bytea[] default null,
   out o_claim bigint, out o_queue integer, out o_timeout_ms bigint, out o_retries integer, out o_retry text,
   out o_created double precision, out o_parent_name integer, out o_definition bigint, out o_parent_tags text)
 language plpgsql as $$
@@ -68,6 +69,9 @@ begin
         unread_signals = p_unread_signals, size = octet_length(p_snapshot), wake_modes = null, wake_members = null,
         wake_remaining = null
     where w.id = p_parent;
+  if p_log_levels is not null then
+    perform rhythm.write_logs(v_now, array_fill(p_parent, array[cardinality(p_log_levels)]), p_log_levels, p_log_texts);
+  end if;
 
   o_definition := v_wait.definition_id;
   v_priority := coalesce(p_priority, v_name.priority);
