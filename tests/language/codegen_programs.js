@@ -326,3 +326,11 @@ const k = 3; const a = [1, 2, '3', null, { valueOf: () => 7 }]; const seen = []
 const r = [a.map((x) => x * k), a.filter((x) => x > 1), a.map((x, i) => i), [1, 2, 3].map((x) => x - k)]
 const grow = [1, 2]; r.push(grow.map((x) => grow.push(x)), grow)
 try { a.map((x) => x.y.z) } catch (e) { seen.push(e.message) } return [r, seen]
+
+//# a Map changed while it is visited
+const m = new Map([['a', 1], [NaN, 2], [-0, 3], [true, 4], [1, 5]]); const seen = []
+for (const [k, v] of m) { seen.push(k, v); if (seen.length < 40) { m.delete(k); m.set(k, v + 1) } if (seen.length === 20) m.clear() }
+for (let i = 0; i < 90; i++) m.set(i, i); for (const [k] of m) { m.delete(k); m.delete(k + 1); seen.push(k) }
+const it = new Map([[1, 2], [3, 4]]).entries(); it.next(); seen.push([...it], [...it], m.size, m.get(), m.has(undefined))
+const s = new Set([1, 1, '1', null]); for (const x of s) { if (s.size < 9) s.add(s.size); seen.push(x) }
+m.forEach((v, k) => { if (k > 1) m.clear(); seen.push(v) }); return [seen, [...s.add(NaN).add(NaN).values()], s.clear(), s.size]

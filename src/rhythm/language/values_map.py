@@ -70,33 +70,40 @@ class Collection:
         """Number of entries."""
         return len(self.table.index)
 
-    def has(self, key: Value) -> bool:
-        """True when there is an entry for ``key``."""
-        return index_key(key) in self.table.index
+    # Methods of flows as they are, called once per element: the usual keys stand in for themselves without a call.
 
-    def get(self, key: Value) -> Value:
+    def has(self, key: Value = UNDEFINED, *_: Value) -> bool:
+        """True when there is an entry for ``key``."""
+        kind = key.__class__
+        return (key if kind is str or (kind is float and key == key) else index_key(key)) in self.table.index
+
+    def get(self, key: Value = UNDEFINED, *_: Value) -> Value:
         """The value of ``key``, or undefined."""
         table = self.table
-        place = table.index.get(index_key(key))
+        kind = key.__class__
+        place = table.index.get(key if kind is str or (kind is float and key == key) else index_key(key))
         return UNDEFINED if place is None else table.values[place]
 
-    def put(self, key: Value, value: Value) -> None:
-        """Sets the value of ``key``; a new key goes to the end."""
+    def put(self, key: Value = UNDEFINED, value: Value = UNDEFINED, *_: Value) -> Collection:
+        """Sets the value of ``key``; a new key goes to the end. Returns the collection."""
         table = self.table
-        stand_in = index_key(key)
-        place = table.index.get(stand_in)
+        index = table.index
+        kind = key.__class__
+        stand_in = key if kind is str or (kind is float and key == key) else index_key(key)
+        place = index.get(stand_in)
         if place is not None:
             table.values[place] = value
-            return
-        if len(table.index) >= ARRAY_LENGTH_MAX:
+            return self
+        if len(index) >= ARRAY_LENGTH_MAX:
             raise LimitError(f"a Map or Set has more than {ARRAY_LENGTH_MAX} entries")
-        if key.__class__ is float:
+        if kind is float:
             key = key + 0.0  # -0 is stored as 0
-        table.index[stand_in] = len(table.keys)
+        index[stand_in] = len(table.keys)
         table.keys.append(key)
         table.values.append(value)
+        return self
 
-    def delete(self, key: Value) -> bool:
+    def delete(self, key: Value = UNDEFINED, *_: Value) -> bool:
         """Removes the entry; False when there was none."""
         table = self.table
         place = table.index.pop(index_key(key), None)
@@ -115,11 +122,12 @@ class Collection:
             self._rebuild()
         return True
 
-    def clear(self) -> None:
+    def clear(self, *_: Value) -> Value:
         """Removes every entry."""
         old, self.table = self.table, Table()
         old.successor = self.table
         old.keys, old.values, old.index = [], [], {}
+        return UNDEFINED
 
     def _rebuild(self) -> None:
         old, new = self.table, Table()
@@ -150,9 +158,9 @@ class JSSet(Collection):
 
     __slots__ = ()
 
-    def add(self, key: Value) -> None:
-        """Adds a member."""
-        self.put(key, UNDEFINED)
+    def add(self, key: Value = UNDEFINED, *_: Value) -> Collection:
+        """Adds a member. Returns the set."""
+        return self.put(key)
 
 
 # Kinds of iterator; the names are stored in snapshots and never reused.
@@ -270,6 +278,29 @@ class JSIterator:
 
     def drain(self) -> Iterator[Value]:
         """The remaining values as a Python iterator."""
+        if self.table is not None and self.index >= 0:
+            yield from self._drain_collection()
+            return
         step = self.step
         while (value := step()) is not DONE:
             yield value
+
+    def _drain_collection(self) -> Iterator[Value]:
+        kind, is_map = self.kind, self.target.__class__ is JSMap
+        while self.table is not None:
+            table = self._catch_up()
+            keys = table.keys
+            while table.successor is None and self.table is table:
+                index = self.index
+                if index >= len(keys):
+                    self.index, self.table = -1, None
+                    return
+                self.index = index + 1
+                key = keys[index]
+                if key is _HOLE:
+                    continue
+                if kind == COLLECTION_KEYS:
+                    yield key
+                    continue
+                value = table.values[index] if is_map else key
+                yield value if kind == COLLECTION_VALUES else [key, value]

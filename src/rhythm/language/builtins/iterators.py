@@ -47,48 +47,21 @@ def _for_each(collection: Collection, function: Value = UNDEFINED, *_: Value) ->
     return UNDEFINED
 
 
-def _clear(collection: Collection, *_: Value) -> Value:
-    collection.clear()
-    return UNDEFINED
-
-
-def _put(collection: Collection, key: Value = UNDEFINED, value: Value = UNDEFINED, *_: Value) -> Value:
-    collection.put(key, value)
-    return collection
-
-
-def _add(collection: JSSet, key: Value = UNDEFINED, *_: Value) -> Value:
-    collection.add(key)
-    return collection
-
-
 def _iterator(kind: str) -> Callable[..., Value]:
     return lambda collection, *_: JSIterator(kind, collection)
 
 
-_SHARED = {
-    "has": lambda collection, key=UNDEFINED, *_: collection.has(key),
-    "delete": lambda collection, key=UNDEFINED, *_: collection.delete(key),
-    "clear": _clear,
+_SHARED: dict[str, Callable[..., Value]] = {
+    "has": Collection.has,
+    "delete": Collection.delete,
+    "clear": Collection.clear,
     "forEach": _for_each,
     "entries": _iterator(COLLECTION_ENTRIES),
+    "keys": _iterator(COLLECTION_KEYS),
+    "values": _iterator(COLLECTION_VALUES),
 }
-register_methods(
-    JSMap,
-    "Map",
-    {
-        **_SHARED,
-        "get": lambda collection, key=UNDEFINED, *_: collection.get(key),
-        "set": _put,
-        "keys": _iterator(COLLECTION_KEYS),
-        "values": _iterator(COLLECTION_VALUES),
-    },
-)
-register_methods(
-    JSSet,
-    "Set",
-    {**_SHARED, "add": _add, "keys": _iterator(COLLECTION_KEYS), "values": _iterator(COLLECTION_VALUES)},
-)
+register_methods(JSMap, "Map", {**_SHARED, "get": Collection.get, "set": Collection.put})
+register_methods(JSSet, "Set", {**_SHARED, "add": JSSet.add})
 
 
 def _new_map(entries: Value = UNDEFINED, *_: Value) -> JSMap:

@@ -49,7 +49,7 @@ def parse_text(text: str) -> Value:
         value = _decoder.decode(text.strip(" \t\n\r"))
     except ValueError:
         raise JSThrow(JSError("SyntaxError", json_errors.message(text))) from None
-    return _split(value) if _ESCAPED_SURROGATE.search(text) else value
+    return _split(value) if "\\u" in text and _ESCAPED_SURROGATE.search(text) else value
 
 
 def _split(value: Value) -> Value:
@@ -92,10 +92,13 @@ def _parse(text: Value = UNDEFINED, reviver: Value = UNDEFINED, *_: Value) -> Va
 # Writing ------------------------------------------------------------------------------------------
 
 
+_quote = json.JSONEncoder(ensure_ascii=False).encode
+
+
 def quote(text: str) -> str:
     """A string as JSON, lone surrogates escaped."""
-    quoted = json.dumps(text, ensure_ascii=False)
-    if LONE_SURROGATE.search(quoted):
+    quoted = _quote(text)
+    if not quoted.isascii() and LONE_SURROGATE.search(quoted):
         return LONE_SURROGATE.sub(lambda match: f"\\u{ord(match[0]):04x}", quoted)
     return quoted
 

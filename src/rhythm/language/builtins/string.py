@@ -71,23 +71,23 @@ def _clamped(value: Value, length: int, default: int) -> int:
 
 
 def _ends_with(text: str, other: Value = UNDEFINED, end: Value = UNDEFINED, *_: Value) -> bool:
-    wanted = _text(other)
-    return text[: _clamped(end, len(text), len(text))].endswith(wanted)
+    wanted = other if other.__class__ is str else to_string(other)
+    return text.endswith(wanted) if end is UNDEFINED else text[: _clamped(end, len(text), 0)].endswith(wanted)
 
 
 def _starts_with(text: str, other: Value = UNDEFINED, start: Value = UNDEFINED, *_: Value) -> bool:
-    wanted = _text(other)
-    return text.startswith(wanted, _clamped(start, len(text), 0))
+    wanted = other if other.__class__ is str else to_string(other)
+    return text.startswith(wanted) if start is UNDEFINED else text.startswith(wanted, _clamped(start, len(text), 0))
 
 
 def _includes(text: str, other: Value = UNDEFINED, start: Value = UNDEFINED, *_: Value) -> bool:
-    wanted = _text(other)
-    return text.find(wanted, _clamped(start, len(text), 0)) >= 0
+    wanted = other if other.__class__ is str else to_string(other)
+    return wanted in text if start is UNDEFINED else text.find(wanted, _clamped(start, len(text), 0)) >= 0
 
 
 def _index_of(text: str, other: Value = UNDEFINED, start: Value = UNDEFINED, *_: Value) -> float:
-    wanted = _text(other)
-    return float(text.find(wanted, _clamped(start, len(text), 0)))
+    wanted = other if other.__class__ is str else to_string(other)
+    return float(text.find(wanted) if start is UNDEFINED else text.find(wanted, _clamped(start, len(text), 0)))
 
 
 def _last_index_of(text: str, other: Value = UNDEFINED, start: Value = UNDEFINED, *_: Value) -> float:
@@ -217,6 +217,8 @@ def _substr(text: str, start: Value = UNDEFINED, length: Value = UNDEFINED, *_: 
 
 
 def _split(text: str, separator: Value = UNDEFINED, limit: Value = UNDEFINED, *_: Value) -> list[Value]:
+    if limit is UNDEFINED and separator.__class__ is str and separator and len(text) <= ARRAY_LENGTH_MAX:
+        return text.split(separator)
     most = 2**32 - 1 if limit is UNDEFINED else to_uint32(to_number(limit))
     glue = None if separator is UNDEFINED else _text(separator)
     if most == 0:
