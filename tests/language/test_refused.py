@@ -138,7 +138,7 @@ def test_every_error_code_is_covered() -> None:
 
 
 def test_the_number_of_errors_is_bounded() -> None:
-    assert len(check_source("workflow() {" + "missing;" * 500 + "}", "refused.flow")) == 100
+    assert len(check_source("workflow() {" + "missing;\n" * 500 + "}", "refused.flow")) == 100
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 from collections.abc import Mapping, Sequence
 from enum import StrEnum
@@ -157,7 +158,10 @@ def _evaluate(file: Path, source: str, inputs: Any, tasks: Mapping[str, Any], sn
     from rhythm.client.publishing import read_source
     from rhythm.testing import evaluate as evaluate_in_memory
 
-    beside = {path.stem: read_source(path) for path in sorted(file.parent.glob("*.flow"))[:CHILDREN_MAX]}
+    beside = {}
+    for path in sorted(file.parent.glob("*.flow"))[:CHILDREN_MAX]:
+        with contextlib.suppress(InvalidInput):  # a file that is not read is a workflow that does not exist
+            beside[path.stem] = read_source(path)
     return evaluate_in_memory(
         source, inputs=inputs, tasks=tasks, snapshot=snapshot.value, ctx={"name": file.stem}, workflows=beside
     )

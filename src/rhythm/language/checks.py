@@ -21,6 +21,9 @@ _FUNCTION_MEMBERS: Final = {
     "toString": "functions have no text",
 }
 _JUMPS: Final = (nodes.ReturnStatement, nodes.ThrowStatement, nodes.BreakStatement, nodes.ContinueStatement)
+#: Methods of arrays that ask their function whether something is so.
+_TESTING: Final = frozenset("filter find findIndex findLast findLastIndex some every".split())
+_COMBINATORS: Final = frozenset("all allSettled any race".split())
 _WRAPPERS: Final = frozenset({"String", "Number", "Boolean"})
 
 
@@ -116,9 +119,57 @@ class Checks:
             code = "F219" if name == "__proto__" else "F214"
             self.report.error(code, f"`{name}` is not available in flows", key.start, key.end, names.OUT_MEMBERS[name])
 
+    def check_assigned_member(self, node: nodes.MemberExpression) -> None:
+        owner = self.global_name(node.object)
+        if owner in names.GLOBAL_NAMES - {"NaN", "Infinity", "undefined"}:
+            text = f"`{owner}` is a builtin, and its properties cannot be assigned to"
+            self.report.error("F305", text, node.start, node.end, "keep the value in a variable")
+
     def check_call(self, node: nodes.CallExpression) -> None:
-        if self.global_name(node.callee) == "Function":
-            return  # reported as a name
+        callee = node.callee
+        if not isinstance(callee, nodes.MemberExpression) or callee.computed or not node.arguments:
+            return
+        assert isinstance(callee.property, nodes.Identifier), "a plain name"
+        name, first = callee.property.name, node.arguments[0]
+        if name == "forEach" and self.is_async_function(first):
+            self.report.warning(
+                "W111",
+                "`forEach` does not wait for an async function",
+                first.start,
+                first.end,
+                "write `for (const item of list) { … }`, or `await Promise.all(list.map(…))`",
+            )
+        elif name in _TESTING and self.is_async_function(first):
+            self.report.warning(
+                "W102",
+                f"`{name}` takes the promise of an async function as true",
+                first.start,
+                first.end,
+                "wait for the answers first: `await Promise.all(list.map(…))`",
+            )
+        elif self.global_name(callee.object) == "Promise" and name in _COMBINATORS:
+            if len(node.arguments) > 1 or self.is_promise(first):
+                self.report.warning(
+                    "W113",
+                    f"`Promise.{name}` takes one list of promises",
+                    first.start,
+                    node.arguments[-1].end,
+                    f"write `Promise.{name}([ … ])`",
+                )
+
+    def check_arrow(self, node: nodes.ArrowFunctionExpression) -> None:
+        """``x => { a: 1 }`` is a block with a label."""
+        body = node.body
+        if isinstance(body, nodes.BlockStatement) and len(body.body) == 1:
+            (only,) = body.body
+            if isinstance(only, nodes.LabeledStatement) and isinstance(only.body, nodes.ExpressionStatement):
+                self.report.warning(
+                    "W112",
+                    "this is a block with a label, not an object",
+                    body.start,
+                    body.start + 1,
+                    "write `({ … })`, with parentheses",
+                )
 
     def check_new(self, node: nodes.NewExpression) -> None:
         callee = node.callee
@@ -202,8 +253,16 @@ class Checks:
     def check_reachable(self, body: list[nodes.Statement]) -> None:
         for item, following in itertools.pairwise(body):
             if isinstance(item, _JUMPS):
-                if not isinstance(following, nodes.FunctionDeclaration | nodes.EmptyStatement | nodes.ErrorNode):
-                    self.report.warning("W105", "this is never reached", following.start, following.end, "remove it")
+                if isinstance(following, nodes.FunctionDeclaration | nodes.EmptyStatement | nodes.ErrorNode):
+                    return
+                text, hint = "this is never reached", "remove it"
+                if isinstance(item, nodes.ReturnStatement) and item.argument is None and item.end != following.start:
+                    if isinstance(following, nodes.BlockStatement | nodes.ExpressionStatement) and (
+                        self.report.source[item.end - 1] != ";"
+                    ):
+                        text = "this is never reached: `return` ends with its line"
+                        hint = "begin the value on the line of `return`"
+                self.report.warning("W105", text, following.start, following.end, hint)
                 return
 
     def check_cases(self, node: nodes.SwitchStatement) -> None:

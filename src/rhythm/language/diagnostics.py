@@ -65,6 +65,8 @@ CODES: Final[dict[str, str]] = {
     "F218": "private name or decorator",
     "F219": "__proto__",
     "F220": "HTML comment or hashbang",
+    "F221": "TypeScript",
+    "F222": "JSX",
     "F301": "name that is not declared",
     "F302": "assignment to a constant",
     "F303": "name declared twice",
@@ -89,6 +91,9 @@ CODES: Final[dict[str, str]] = {
     "W108": "case that can never be chosen",
     "W109": "name used before its declaration",
     "W110": "function declared twice",
+    "W111": "loop that does not wait for its function",
+    "W112": "block that looks like an object",
+    "W113": "promises where a list of them belongs",
     "W201": "workflow that is not among the files",
     "U101": "call of something whose name is not known beforehand",
     "U102": "inputs that are not known beforehand",
@@ -147,10 +152,13 @@ class Report:
         self.filename = filename
         self.lines = LineMap(source)
         self.diagnostics: list[Diagnostic] = []
+        self.cut_off: int | None = None  # where a template without an end begins: what follows is not read
         # Counted apart: warnings must never crowd out an error, which decides whether the program compiles.
         self.left = {"error": DIAGNOSTICS_MAX, "warning": DIAGNOSTICS_MAX, "unchecked": DIAGNOSTICS_MAX}
 
     def error(self, code: str, message: str, start: int, end: int, hint: str = "") -> None:
+        if self.cut_off is not None and start > self.cut_off:
+            return  # an echo
         self._add("error", code, message, start, end, hint)
 
     def warning(self, code: str, message: str, start: int, end: int, hint: str = "") -> None:

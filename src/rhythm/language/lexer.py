@@ -64,6 +64,16 @@ _NOT_NORMAL: Final = (
     "\u037a\u0e33\u0eb3\u309b\u309c\ufc5e\ufc5f\ufc60\ufc61\ufc62\ufc63\ufdfa\ufdfb\ufe70\ufe72\ufe74\ufe76\ufe78"
     "\ufe7a\ufe7c\ufe7e\uff9e\uff9f"
 )
+#: Characters that word processors and other keyboards write -> what to write.
+_LOOKALIKES: Final = {
+    **dict.fromkeys("\u201c\u201d\u201e\u201f\u00ab\u00bb", 'strings have straight quotes: "'),
+    **dict.fromkeys("\u2018\u2019\u201a\u201b\u00b4", "strings have straight quotes: '"),
+    **dict.fromkeys("\u2013\u2014\u2212", "write `-`"),
+    "\u00d7": "write `*`", "\u00f7": "write `/`", "\u2260": "write `!==`", "\u2264": "write `<=`",
+    "\u2265": "write `>=`", "\u2192": "write `=>`", "\u21d2": "write `=>`", "\u2026": "write `...`",
+    "\uff1b": "write `;`", "\uff0c": "write `,`",
+    "\uff08": "write `(`", "\uff09": "write `)`", "\uff1a": "write `:`", "\uff1d": "write `=`", "\u037e": "write `;`",
+}  # fmt: skip
 #: A slash after one of these words starts a regular expression; after other words it divides.
 _OPERAND_FOLLOWS: Final = KEYWORDS - {"await", "this", "super", "null", "true", "false"} | {"of", "yield"}
 
@@ -79,6 +89,7 @@ class _Lexer:
         self.source = report.source
         self.tokens: list[Token] = []
         self.braces: list[bool] = []  # True: this brace opened a template's substitution
+        self.templates: list[int] = []  # where the templates begin whose substitution this is
         self.newline = True
         self.regex_misses = 0
 
@@ -135,15 +146,18 @@ class _Lexer:
             self.report.error("F102", "this string has no end on its line", offset, end, f"close it with {character}")
         elif character == "\\":
             end = offset + 1
-            self.report.error("F105", "a backslash cannot stand here; names have no escapes", offset, end)
+            text = "a backslash cannot stand here"
+            self.report.error("F105", text, offset, end, "names have no escapes; a string has them inside its quotes")
         elif character == "#":
             end = offset + 1
             self.report.error("F105", "`#` cannot stand here", offset, end, "comments begin with //")
         else:
             end = offset + 1
             shown = character if character.isprintable() else f"U+{ord(character):04X}"
-            hint = "text stands between straight quotes" if character in "“”„‘’‚«»" else ""
-            self.report.error("F105", f"the character {shown} cannot stand here", offset, end, hint)
+            hint = _LOOKALIKES.get(character) or ("" if character.isprintable() else "delete it; it is invisible")
+            last = self.report.diagnostics[-1] if self.report.diagnostics else None
+            if last is None or last.hint != hint or not hint or "\n" in self.source[last.end : offset]:  # “…” is one
+                self.report.error("F105", f"the character {shown} cannot stand here", offset, end, hint)
         return end
 
     def name(self, text: str, start: int, end: int) -> None:
@@ -157,6 +171,7 @@ class _Lexer:
     def block_comment(self, match: re.Match[str], start: int, end: int) -> None:
         if match["closed"] is None:
             self.report.error("F102", "this comment has no end", start, start + 2, "close it with */")
+            self.report.cut_off = start
         text = match[0]
         if "\n" in text or "\r" in text or "\u2028" in text or "\u2029" in text:
             self.newline = True
@@ -171,7 +186,8 @@ class _Lexer:
                 "F207", "BigInt numbers are not supported yet", start, end, "keep money in whole cents and ids in text"
             )
         elif junk is not None or text[1:] in tuple("xXoObB"):
-            self.report.error("F103", "this is not a number", start, end)
+            hint = "an underscore stands between two digits" if "_" in (junk or "") else "names begin with a letter"
+            self.report.error("F103", "this is not a number", start, end, hint)
         elif len(text) > 1 and text[0] == "0" and text[1] in "0123456789_":
             self.report.error(
                 "F103", "a number cannot begin with a further 0", start, end, "octal numbers are written 0o17"
@@ -227,14 +243,17 @@ class _Lexer:
         assert match is not None, "the pattern matches the empty text"
         text = match[0].replace("\r\n", "\n").replace("\r", "\n")
         stop = match.end()
+        begin = self.templates.pop() if closed == TEMPLATE_TAIL else start
         if self.source.startswith("`", stop):
             self.add(closed, self.cooked(text, end), start, stop + 1)
             return stop + 1
         if self.source.startswith("${", stop):
             self.add(opened, self.cooked(text, end), start, stop + 2)
             self.braces.append(True)
+            self.templates.append(begin)
             return stop + 2
-        self.report.error("F102", "this template has no end", start, start + 1, "close it with `")
+        self.report.error("F102", "this template has no end", begin, begin + 1, "close it with a backtick")
+        self.report.cut_off = begin
         self.add(BAD, "", start, len(self.source))
         return len(self.source)
 

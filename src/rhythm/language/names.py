@@ -32,11 +32,17 @@ OUT_NAMES: Final[dict[str, str]] = {
     **dict.fromkeys(["clearTimeout", "clearInterval", "clearImmediate"], "write `cancel(promise)` of a `sleep`"),
     "queueMicrotask": "write `Promise.resolve().then(f)`",
     **dict.fromkeys(
-        ["fetch", "process", "require", "Buffer", "URL", "URLSearchParams", "TextEncoder", "TextDecoder", "crypto",
-         "XMLHttpRequest", "WebSocket", "Headers", "Request", "Response", "FormData", "Blob", "performance", "module",
-         "exports", "global", "window", "document", "AbortController", "atob", "btoa"],
+        ["fetch", "Buffer", "URL", "URLSearchParams", "TextEncoder", "TextDecoder",
+         "XMLHttpRequest", "WebSocket", "Headers", "Request", "Response", "FormData", "Blob", "window", "document",
+         "atob", "btoa", "localStorage", "sessionStorage", "navigator", "alert", "prompt", "confirm"],
         _TASK,
     ),
+    "process": "read the environment in a task, and give it to the workflow as an input",
+    **dict.fromkeys(["require", "module", "exports"], "put the functions into this file; libraries are for tasks"),
+    "crypto": "make ids and hashes in a task; `ctx.executionId` is unique as well",
+    "performance": "write `Date.now()`",
+    "AbortController": "write `cancel(promise)`",
+    "global": "name what you need",
     **dict.fromkeys(
         ["Symbol", "Proxy", "Reflect", "WeakMap", "WeakSet", "WeakRef", "FinalizationRegistry", "Iterator",
          "ArrayBuffer", "SharedArrayBuffer",
@@ -54,6 +60,25 @@ OUT_NAMES: Final[dict[str, str]] = {
     "unescape": "write `decodeURIComponent`",
     "DOMException": "write `new Error(message)`",
 }  # fmt: skip
+#: Names that other languages have -> hint.
+FOREIGN_NAMES: Final[dict[str, str]] = {
+    **dict.fromkeys(["None", "nil", "NULL", "Null"], "write `null`"),
+    **dict.fromkeys(["True", "TRUE"], "write `true`"),
+    **dict.fromkeys(["False", "FALSE"], "write `false`"),
+    **dict.fromkeys(["print", "println", "puts", "printf"], "write `console.log(…)`"),
+    **dict.fromkeys(["len", "count"], "write `list.length`, or `.size` of a Map or Set"),
+    **dict.fromkeys(["string", "number", "boolean", "any", "unknown", "never", "object"],
+                    "if this is a type, leave it out: TypeScript syntax is not supported"),
+    **dict.fromkeys(["str", "repr"], "write `String(value)`"),
+    **dict.fromkeys(["int", "float"], "write `Number(value)`"),
+    "range": "write `for (let i = 0; i < n; i++) { … }`",
+    "dict": "write `{ }`",
+    "list": "write `[ ]`",
+    "self": "use objects and closures",
+    "input": "the workflow's inputs are its second parameter: `workflow(ctx, inputs) { … }`",
+    **dict.fromkeys(["__dirname", "__filename"], "files are for tasks: `await task(name, inputs)`"),
+    **dict.fromkeys(["$", "jQuery", "_"], "libraries are for tasks: `await task(name, inputs)`"),
+}  # fmt: skip
 #: Names of the earlier experimental Rhythm -> hint.
 EARLIER: Final[dict[str, str]] = {
     "Task": "Task.run(...) is now task(...)",
@@ -65,8 +90,9 @@ EARLIER: Final[dict[str, str]] = {
 }
 #: Properties of builtin objects that flows refuse -> hint. (object name, property)
 OUT_STATICS: Final[dict[tuple[str, str], str]] = {
-    **{("Object", name): "not supported yet" for name in ("freeze", "seal", "isFrozen", "isSealed", "preventExtensions",
-                                                          "isExtensible", "groupBy")},
+    **{("Object", name): "leave it out, or hand on a copy: `{ ...value }`" for name in (
+        "freeze", "seal", "isFrozen", "isSealed", "preventExtensions", "isExtensible")},
+    ("Object", "groupBy"): "group with a loop",
     **{("Object", name): "use plain objects" for name in (
         "create", "defineProperty", "defineProperties", "getPrototypeOf", "setPrototypeOf", "getOwnPropertyDescriptor",
         "getOwnPropertyDescriptors", "getOwnPropertyNames", "getOwnPropertySymbols")},
@@ -76,6 +102,9 @@ OUT_STATICS: Final[dict[tuple[str, str], str]] = {
     ("Array", "fromAsync"): "write `await Promise.all(…)`",
     ("String", "raw"): "write an ordinary string",
     ("Error", "captureStackTrace"): "errors have their stack already",
+    **{("console", name): "write `console.log`, or `JSON.stringify(value, null, 2)` of what is shown" for name in (
+        "table", "dir", "dirxml", "group", "groupCollapsed", "groupEnd", "trace", "assert", "count", "countReset",
+        "time", "timeEnd", "timeLog", "clear")},
 }  # fmt: skip
 #: Properties that are refused on anything -> hint.
 OUT_MEMBERS: Final[dict[str, str]] = {

@@ -21,7 +21,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, Literal
 
 from rhythm.language import nodes
-from rhythm.language.diagnostics import Diagnostic, Report
+from rhythm.language.diagnostics import Diagnostic, Report, closest
+from rhythm.language.guesses import TYPESCRIPT, TYPESCRIPT_STATEMENTS
 from rhythm.language.lexer import tokenize
 from rhythm.language.nodes import STATEMENT_NESTING_MAX, recursion_room
 from rhythm.language.parser_expressions import ExpressionParser, ParseError
@@ -134,7 +135,9 @@ class Parser(ExpressionParser):
         if self.index == first:
             self.advance()
         inside = (i for i in range(first, self.index) if self.matching[i] >= self.index)
-        opened = None if self.at_punctuator(";") else next(inside, None)
+        # A semicolon ends the statement all the same, unless it stands for a comma: {a: 1; b: 2}
+        ends = self.at_punctuator(";") and self.peek().newline
+        opened = None if ends else next(inside, None)
         if opened is not None:  # the problem is inside brackets that this statement opened: go on behind them
             self.jump(self.matching[opened])
             self.advance()
@@ -200,13 +203,20 @@ class Parser(ExpressionParser):
             if token.value == "@":
                 raise self.fail("F218", "decorators are not supported", hint="call a function")
         elif token.kind == NAME:
+            following = self.peek()
+            if (
+                token.value in TYPESCRIPT_STATEMENTS
+                and following.kind == NAME
+                and not following.newline
+                and following.value not in ("in", "instanceof")
+            ):
+                raise self.fail("F221", TYPESCRIPT, hint="leave this out: flows are JavaScript, without types")
             method = _STATEMENTS.get(str(token.value))
             if method is not None:
                 result = getattr(self, method)()
                 if result is not None:
                     assert isinstance(result, nodes.Statement), "statement methods give statements"
                     return result
-            following = self.peek()
             if following.kind == PUNCTUATOR and following.value == ":" and token.value not in ("default", "case"):
                 return self.labeled()
         return self.expression_statement()
@@ -239,7 +249,10 @@ class Parser(ExpressionParser):
             self.block_depth -= 1
         end = self.token.end
         if self.token.kind == END:
-            self.report.error("F101", "the file ends before this block does", start, start + 1, "close it with }")
+            if not self.report.cut_off:
+                self.report.error(
+                    "F101", "the file ends before this block does", start, start + 1, "a `}` is missing, here or inside"
+                )
         else:
             self.advance()
         return nodes.BlockStatement(start, end, body)
@@ -270,6 +283,7 @@ class Parser(ExpressionParser):
         while True:
             start = self.token.start
             target = self.binding_target()
+            self.refuse_type()
             init: nodes.Expression | None = None
             if self.eat("="):
                 init = self.assignment(no_in=in_for)
@@ -331,7 +345,7 @@ class Parser(ExpressionParser):
         )
 
     def import_statement(self) -> nodes.Statement:
-        raise self.fail("F210", "import and export are not supported yet", hint="put the functions into this file")
+        raise self.refuse_module()
 
     def with_statement(self) -> nodes.Statement:
         raise self.fail("F211", "`with` is not supported", hint="name the object")
@@ -471,25 +485,35 @@ class Parser(ExpressionParser):
         word = self.token
         self.advance()
         if self.token.newline:
-            raise self.fail("F117", "what is thrown must stand on the same line as `throw`")
+            hint = "move it up to the line of `throw`"
+            raise self.fail("F117", "what is thrown must stand on the same line as `throw`", hint=hint)
         argument = self.expression()
         return nodes.ThrowStatement(word.start, self.semicolon(argument.end), argument)
 
     def break_statement(self) -> nodes.Statement:
         word, label = self.jump_target()
         if label is None and not (self.in_loop or self.in_switch):
-            self.report.error("F108", "`break` outside a loop or switch", word.start, word.end)
+            self.report.error(
+                "F108", "`break` outside a loop or switch", word.start, word.end, "a function is left with `return`"
+            )
         elif label is not None and all(name != label.name for name, _ in self.labels):
-            self.report.error("F108", f"there is no label `{label.name}` here", label.start, label.end)
+            self.refuse_label(f"there is no label `{label.name}` here", label)
         return nodes.BreakStatement(word.start, self.semicolon(label.end if label else word.end), label)
 
     def continue_statement(self) -> nodes.Statement:
         word, label = self.jump_target()
         if label is None and not self.in_loop:
-            self.report.error("F108", "`continue` outside a loop", word.start, word.end)
+            self.report.error(
+                "F108", "`continue` outside a loop", word.start, word.end, "a function is left with `return`"
+            )
         elif label is not None and (label.name, True) not in self.labels:
-            self.report.error("F108", f"there is no loop with the label `{label.name}` here", label.start, label.end)
+            self.refuse_label(f"there is no loop with the label `{label.name}` here", label)
         return nodes.ContinueStatement(word.start, self.semicolon(label.end if label else word.end), label)
+
+    def refuse_label(self, message: str, label: nodes.Identifier) -> None:
+        meant = closest(label.name, [name for name, _ in self.labels])
+        hint = f"did you mean `{meant}`?" if meant else f"write `{label.name}:` before the loop around this"
+        self.report.error("F108", message, label.start, label.end, hint)
 
     def jump_target(self) -> tuple[Token, nodes.Identifier | None]:
         word = self.token
@@ -505,7 +529,8 @@ class Parser(ExpressionParser):
         label = self.binding_identifier()
         self.expect(":")
         if any(name == label.name for name, _ in self.labels):
-            self.report.error("F108", f"the label `{label.name}` is already used around this", label.start, label.end)
+            text = f"the label `{label.name}` is already used around this"
+            self.report.error("F108", text, label.start, label.end, "choose another label")
         probe = self.index
         while self.tokens[probe].kind == NAME and self.tokens[probe + 1].value == ":":
             probe += 2
@@ -539,7 +564,9 @@ class Parser(ExpressionParser):
                 case = self.switch_case()
                 if case.test is None:
                     if has_default:
-                        self.report.error("F120", "a switch has at most one default", case.start, case.end)
+                        end = case.start + len("default")
+                        text = "a switch has at most one default"
+                        self.report.error("F120", text, case.start, end, "put both into one")
                     has_default = True
                 cases.append(case)
         finally:
@@ -600,6 +627,7 @@ class Parser(ExpressionParser):
         with self.function(is_async=is_async):
             with self.parameters():
                 params = self.parameter_list()
+            self.refuse_type()
             if not self.at_punctuator("{"):
                 raise self.unexpected("`{`")
             body = self.block()

@@ -12,11 +12,13 @@ from typing import TYPE_CHECKING, Final, NoReturn
 
 from rhythm.language import nodes
 from rhythm.language.diagnostics import Report
+from rhythm.language.guesses import TYPESCRIPT, guess, type_arguments_end
 from rhythm.language.nodes import EXPRESSION_NESTING_MAX
 from rhythm.language.numbers import number_to_string
 from rhythm.language.tokens import (
     BAD,
     END,
+    KEYWORDS,
     NAME,
     NUMBER,
     PRIVATE,
@@ -43,6 +45,14 @@ _CONTINUATIONS: Final = frozenset(["(", "[", "+", "-", "/"])
 AWAIT_ELSEWHERE: Final = "`await` stands in a function that is not async"
 ASYNC_MISSING: Final = "write `async` before the function"
 _OPERAND: Final = "an expression"
+#: Words that belong to a statement whose beginning is missing -> message, hint.
+_MISPLACED: Final = {
+    "else": ("`else` has no `if` before it", "remove what ends the `if`: a `;`, or a `}` too many"),
+    "catch": ("`catch` has no `try` before it", "write `try { … } catch (error) { … }`"),
+    "finally": ("`finally` has no `try` before it", "write `try { … } finally { … }`"),
+    "case": ("`case` stands outside a switch", "put it into `switch (value) { … }`"),
+    "default": ("`default` stands outside a switch", "put it into `switch (value) { … }`"),
+}
 
 
 class ParseError(Exception):
@@ -115,10 +125,30 @@ class ExpressionParser:
             return self.regex()
         if token.kind == PRIVATE:
             return self.fail("F218", "private names are not supported", hint="use closures")
-        if token.kind == END:
-            return self.fail("F101", f"expected {wanted}, but the file ends here")
-        shown = self.report.source[token.start : min(token.end, token.start + 40)]
-        return self.fail("F101", f"expected {wanted}, found `{shown}`")
+        message = f"expected {wanted}, but the file ends here"
+        if token.kind != END:
+            shown = self.report.source[token.start : min(token.end, token.start + 40)]
+            message = f"expected {wanted}, found `{shown}`"
+        meant = None
+        if self.report.left["error"]:  # guessing takes time
+            line_of = lambda offset: self.report.lines.position(offset)[0]  # noqa: E731
+            meant = guess(self.tokens, self.index, wanted, line_of, self.report.source)
+        if meant is None:
+            return self.fail("F101", message)
+        return self.fail(meant.code, meant.message or message, hint=meant.hint)
+
+    def refuse_type(self) -> None:
+        """Refuses the type that TypeScript has after a name or a list of parameters."""
+        token, after = self.token, self.peek()
+        if token.kind != PUNCTUATOR or token.newline:
+            return
+        if token.value == ":" or (token.value in ("?", "!") and after.value == ":" and after.kind == PUNCTUATOR):
+            raise self.fail("F221", TYPESCRIPT, hint="leave out the `:` and the type")
+
+    def refuse_type_arguments(self) -> None:
+        """Refuses ``<T>`` behind the name of a function that is declared or constructed."""
+        if self.at_punctuator("<") and type_arguments_end(self.tokens, self.index):
+            raise self.fail("F221", TYPESCRIPT, hint="leave out the types in `< >`")
 
     def regex(self) -> ParseError:
         return self.fail(
@@ -191,6 +221,9 @@ class ExpressionParser:
         left = self.conditional(no_in)
         if self.token.kind == PUNCTUATOR and self.token.value in _ASSIGNMENTS:
             operator = str(self.token.value)
+            after = self.peek()
+            if operator == "=" and after.value == ">" and after.kind == PUNCTUATOR:
+                raise self.fail("F101", "`= >` is no arrow", hint="write `=>`, without a space")
             self.check_target(left)
             self.advance()
             right = self.assignment(no_in=no_in)
@@ -460,7 +493,9 @@ class ExpressionParser:
         start = self.token.start
         self.advance()
         if self.at_punctuator("."):
-            raise self.fail("F202", "`new.target` is not supported", hint="use functions that return objects")
+            end = self.peek().end if self.peek().kind == NAME else self.token.end
+            self.report.error("F202", "`new.target` is not supported", start, end, "use functions that return objects")
+            raise ParseError
         token = self.token
         if token.kind == NAME and token.value == "new":
             self.expression_depth += 1
@@ -483,6 +518,7 @@ class ExpressionParser:
                 callee = nodes.MemberExpression(token.start, end, callee, key, True)
             else:
                 break
+        self.refuse_type_arguments()
         if self.at_punctuator("?."):
             raise self.unexpected("the constructor's arguments")
         arguments: list[nodes.Expression | nodes.SpreadElement] = []
@@ -558,24 +594,37 @@ class ExpressionParser:
                 hint="use functions that return objects; for errors `Object.assign(new Error(message), { name })`",
             )
         elif word == "import":
-            raise self.fail("F210", "import and export are not supported yet", hint="put the functions into this file")
+            raise self.refuse_module()
         elif word == "await" and self.await_reserved:
             return self.await_expression(token)
         self.refuse_reserved(token, as_binding=False)
         self.advance()
         return nodes.Identifier(token.start, token.end, word)
 
+    def refuse_module(self) -> ParseError:
+        hint = "put the functions into this file; libraries are for tasks"
+        if self.at_word("export"):
+            hint = "leave out `export`: the file's name is the workflow's name"
+        return self.fail("F210", "import and export are not supported yet", hint=hint)
+
     def refuse_reserved(self, token: Token, *, as_binding: bool) -> None:
         word = str(token.value)
         if word == "arguments" and not as_binding:
             raise self.fail("F213", "`arguments` is not supported", hint="use a rest parameter: (...values)")
-        if word == "yield":
+        if not as_binding and word in _MISPLACED:
+            message, hint = _MISPLACED[word]
+            raise self.fail("F101", message, hint=hint)
+        if as_binding and word in ("const", "let") and self.tokens[self.index - 1].value == ",":
+            raise self.fail("F115", f"`{word}` is a reserved word", hint=f"leave out the second `{word}`")
+        if word == "yield" and not as_binding:
             raise self.fail(
                 "F205", "generators are not supported yet", hint="return an array, or use an async function"
             )
         reserved = self.await_reserved if word == "await" else word in RESERVED
         if reserved or (as_binding and word in ("eval", "arguments")):
-            raise self.fail("F115", f"`{word}` is a reserved word", hint="choose another name" if as_binding else "")
+            beginning = word in KEYWORDS and not as_binding
+            hint = "something is missing before it" if beginning else "choose another name"
+            raise self.fail("F115", f"`{word}` is a reserved word", hint=hint)
 
     def function_expression(self, start: int, *, is_async: bool) -> nodes.Expression:
         self.advance()
@@ -698,6 +747,7 @@ class ExpressionParser:
         return nodes.Identifier(token.start, token.end, str(token.value))
 
     def parameter_list(self) -> list[nodes.Pattern]:
+        self.refuse_type_arguments()
         self.expect("(")
         params: list[nodes.Pattern] = []
         while not self.at_punctuator(")"):
@@ -705,9 +755,12 @@ class ExpressionParser:
             if self.eat("..."):
                 target = self.binding_target()
                 params.append(nodes.RestElement(start, target.end, target))
+                self.refuse_type()
                 self.refuse_after_rest(")")
                 break
-            params.append(self.with_default(self.binding_target()))
+            target = self.binding_target()
+            self.refuse_type()
+            params.append(self.with_default(target))
             if not self.eat(","):
                 break
         self.expect(")")
@@ -720,9 +773,10 @@ class ExpressionParser:
 
     def refuse_after_rest(self, close: str) -> None:
         if self.at_punctuator(","):
-            raise self.fail("F118", "a rest element stands in last place, without a comma behind it")
+            hint = "move it to the end, and leave out the comma behind it"
+            raise self.fail("F118", "a rest element stands in last place", hint=hint)
         if self.at_punctuator("="):
-            raise self.fail("F118", "a rest element has no default")
+            raise self.fail("F118", "a rest element has no default", hint="leave out the `=` and the value")
         if not self.at_punctuator(close):
             raise self.unexpected(f"`{close}`")
 

@@ -56,6 +56,7 @@ class _Resolver(Checks):
         self.cases: tuple[nodes.SwitchCase, ...] = ()  # those of this function being visited, outer before inner
         self.switch_cases: dict[Binding, nodes.SwitchCase] = {}  # where a switch's names are declared
         self.suggestions = 0
+        self.undefined: set[tuple[str, int]] = set()  # names and their lines that are reported
         self.unsure_names: set[str] = set()  # seen in parts that could not be parsed
         self.unclear = False
         self.top_level = True
@@ -75,6 +76,7 @@ class _Resolver(Checks):
             for item in file.body:
                 if not isinstance(item, nodes.WorkflowDeclaration):
                     self.statement(item)
+            self.check_top_level()
             self.top_level = False
             for workflow in workflows:
                 self.visit_workflow(workflow)
@@ -84,7 +86,12 @@ class _Resolver(Checks):
     def check_shape(self, workflows: list[nodes.WorkflowDeclaration]) -> None:
         broken = any(isinstance(item, nodes.ErrorNode) for item in self.file.body)
         if not workflows and not broken and not self.report.diagnostics:
-            self.report.error("F401", "this file has no workflow", 0, 0, "add `workflow(ctx, inputs) { … }`")
+            start = end = 0
+            hint = "add `workflow(ctx, inputs) { … }`"
+            if (named := self.meant_as_workflow()) is not None:
+                start, end = named.start, named.end
+                hint = "write `workflow(ctx, inputs) { … }`, or `async function workflow(ctx, inputs) { … }`"
+            self.report.error("F401", "this file has no workflow", start, end, hint)
         for extra in workflows[1:]:
             self.report.error(
                 "F402", "a file has one workflow", extra.start, extra.start + 8, "move this one to a file of its own"
@@ -100,6 +107,8 @@ class _Resolver(Checks):
                     params[-1].end,
                     "write workflow(ctx, inputs)",
                 )
+
+    def check_top_level(self) -> None:
         allowed = (
             nodes.VariableDeclaration,
             nodes.FunctionDeclaration,
@@ -109,7 +118,7 @@ class _Resolver(Checks):
             nodes.ReturnStatement,  # refused by the parser
         )
         for item in self.file.body:
-            if not isinstance(item, allowed):
+            if not isinstance(item, allowed) and not self.has_error_in(item):
                 self.report.error(
                     "F404",
                     "only functions and constants stand beside the workflow",
@@ -117,6 +126,20 @@ class _Resolver(Checks):
                     item.end,
                     "move this into the workflow",
                 )
+
+    def has_error_in(self, item: nodes.Statement) -> bool:
+        return any(d.severity == "error" and item.start <= d.start < item.end for d in self.report.diagnostics)
+
+    def meant_as_workflow(self) -> nodes.Identifier | None:
+        """The name of a function or constant that is called workflow."""
+        for item in self.file.body:
+            if isinstance(item, nodes.FunctionDeclaration) and item.id.name == "workflow":
+                return item.id
+            if isinstance(item, nodes.VariableDeclaration):
+                for declared in item.declarations:
+                    if isinstance(declared.id, nodes.Identifier) and declared.id.name == "workflow":
+                        return declared.id
+        return None
 
     def visit_workflow(self, node: nodes.WorkflowDeclaration) -> None:
         node.info = FunctionInfo(node, self.info, "workflow", True)
@@ -235,6 +258,7 @@ class _Resolver(Checks):
             self.write(target)
         elif isinstance(target, nodes.MemberExpression):
             self.member(target)
+            self.check_assigned_member(target)
         else:
             self.pattern(target, self.assign_to)
 
@@ -249,10 +273,10 @@ class _Resolver(Checks):
             scope = scope.parent
         return None
 
-    def read(self, node: nodes.Identifier, *, typeof: bool = False) -> None:
+    def read(self, node: nodes.Identifier, *, typeof: bool = False, called: bool = False) -> None:
         binding = self.lookup(node.name)
         if binding is None:
-            self.unbound(node, typeof=typeof)
+            self.unbound(node, typeof=typeof, called=called)
             return
         binding.reads += 1
         self.refer(node, binding)
@@ -308,7 +332,7 @@ class _Resolver(Checks):
         node.tdz = True
         binding.needs_tdz = True
 
-    def unbound(self, node: nodes.Identifier, *, typeof: bool = False) -> None:
+    def unbound(self, node: nodes.Identifier, *, typeof: bool = False, called: bool = False) -> None:
         name = node.name
         if name in names.GLOBAL_NAMES:
             if self.top_level and self.info is self.file.info and name in names.HOST_FUNCTIONS:
@@ -331,9 +355,13 @@ class _Resolver(Checks):
                 "F215", f"`{name}` is not available in flows", node.start, node.end, names.OUT_NAMES[name]
             )
         elif not typeof and name not in self.unsure_names:
-            self.report.error("F301", f"`{name}` is not defined", node.start, node.end, self.suggestion(name))
+            line, _ = self.report.lines.position(node.start)
+            if (name, line) not in self.undefined:  # once is enough for `for (i = 0; i < 3; i++)`
+                self.undefined.add((name, line))
+                hint = names.FOREIGN_NAMES.get(name) or self.suggestion(name, called=called)
+                self.report.error("F301", f"`{name}` is not defined", node.start, node.end, hint)
 
-    def suggestion(self, name: str) -> str:
+    def suggestion(self, name: str, *, called: bool) -> str:
         self.suggestions += 1
         if self.suggestions <= _SUGGESTIONS_MAX:
             visible: set[str] = set(names.GLOBAL_NAMES)
@@ -344,6 +372,8 @@ class _Resolver(Checks):
             similar = closest(name, visible)
             if similar:
                 return f"did you mean `{similar}`?"
+        if called:
+            return f'declare a function of this name; a task is called by `task("{name}", {{ … }})`'
         return "declare it with `let` or `const`"
 
     # --- functions ----------------------------------------------------------------------------------------------------
@@ -539,6 +569,8 @@ class _Resolver(Checks):
             self.read(node)
             return
         if isinstance(node, nodes.FunctionExpression | nodes.ArrowFunctionExpression):
+            if isinstance(node, nodes.ArrowFunctionExpression):
+                self.check_arrow(node)
             self.visit_function_node(node, name)
             return
         method = _EXPRESSIONS.get(node.__class__)
@@ -569,7 +601,12 @@ class _Resolver(Checks):
                 current = current.expression
             else:
                 break
-        self.expression(links.pop()) if links[-1] is not node else None
+        if links[-1] is not node:
+            base = links.pop()
+            if isinstance(base, nodes.Identifier):
+                self.read(base, called=isinstance(links[-1], nodes.CallExpression))
+            else:
+                self.expression(base)
         for link in reversed(links):
             if isinstance(link, nodes.MemberExpression):
                 if link.computed:
