@@ -237,7 +237,38 @@ def fuzzed() -> list[str]:
     return found
 
 
+def changing() -> list[str]:
+    """Arrays and dates that change while a builtin is at work on them."""
+    calls = ["at(V)", "includes(undefined, V)", "indexOf(3, V)", "lastIndexOf(1, V)", "toSpliced(1, V, 'n')", "fill('f', V)",
+             "fill('f', 0, V)", "with(V, 'w')", "flat(V)"]  # fmt: skip
+    changes = ["a.pop()", "a.length = 0", "a.push(8, 9)", "a.unshift(7)"]
+    found = [
+        f"(() => {{ const a = [1, undefined, 3, 4]; const r = a.{call.replace('V', f'{{ valueOf() {{ {change}; return {n} }} }}')};"
+        " return [r, a] })()"
+        for call, change, n in itertools.product(calls, changes, ("0", "-1", "2"))
+    ]
+    callbacks = ["a.pop()", "a.shift()", "a.length = 1", "a[3] = 'n'", "(a.length = 0, a.push(1, 2, 3, 4, 5, 6, 7))"]
+    functions = [f(c) for c in callbacks for f in (
+        lambda c: f"(x) => (log.push(x), {c}, x > 2)", lambda c: f"(x, i) => {{ log.push(x, i); {c}; return false }}")]  # fmt: skip
+    methods = "filter forEach some every find findIndex findLast flatMap".split()
+    found += [
+        f"(() => {{ const a = [1, 2, 3, 4, 5], log = []; return [a.{m}({f}), a, log] }})()"
+        for m, f in itertools.product(methods, functions)
+    ]
+    parts = itertools.product(
+        ("FullYear", "Month", "Hours", "Seconds"), ("0", "NaN", "1e12"), ("x.setTime(NaN)", "x.setTime(5e11)")
+    )
+    given = "{{ valueOf() {{ {2}; return 3 }} }}"
+    for part in parts:
+        found += [
+            f"(x => [x.set{{0}}({arguments}), x.getTime()])(new Date({{1}}))".format(*part)
+            for arguments in (f"{given}, 1", f"1, {given}")
+        ]
+    return found
+
+
 GROUPS = {
+    "changing": changing,
     "numbers": numbers,
     "maths": maths,
     "texts": texts,

@@ -12,7 +12,7 @@ has, and takes only the arguments.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from itertools import islice
 from types import FunctionType
 from typing import Any, Final, NoReturn
@@ -164,6 +164,18 @@ def holes() -> NoReturn:
     raise UnsupportedError("the callback of map made the array shorter, which would leave holes")
 
 
+def each(array: list[Value], length: int) -> Iterator[Value]:
+    """What find passes to its callback: undefined for the places the callback itself has taken away."""
+    for index in range(length):
+        yield array[index] if index < len(array) else UNDEFINED
+
+
+def same_length(array: list[Value], length: int) -> None:
+    """Stops a find whose callback made the array shorter where nothing in its text says so: by a valueOf."""
+    if len(array) < length:
+        raise UnsupportedError("the callback of find made the array shorter while it compared an element")
+
+
 def never() -> NoReturn:
     """The block of an await that cannot be reached: only a forged snapshot resumes there."""
     raise UnsupportedError("the snapshot resumes at a place that the program can never have reached")
@@ -260,6 +272,8 @@ _HELPERS: Final[dict[str, Any]] = {
     "h_missing_global": missing_global,
     "h_never": never,
     "h_holes": holes,
+    "h_each": each,
+    "h_same_length": same_length,
 }
 
 

@@ -36,6 +36,8 @@ from rhythm.language.codegen_types import (
 )
 
 CALLBACK_NODES_MAX: Final = 60  #: Expression nodes of a callback that is written in place.
+#: Expressions that may make the array shorter; coercions of objects may, too, but never do.
+_EFFECTS: Final = frozenset(["call", "call_method", "call_index", "new", "set_member", "set_index"])
 
 #: Method -> most parameters of the callback, arguments of the call, kinds of the result.
 _METHODS: Final[dict[str, tuple[int, int, int]]] = {
@@ -131,7 +133,9 @@ class InlineWriter(ReadWriter):
         if first is not None:
             self.emit(f"{result} = {first}")
         body = callback["body"][0]
-        turns = f"for {item} in h_islice({array}, {length})"
+        # find, unlike the others, also sees the places of elements that its callback takes away
+        each = "h_each" if name == "find" and not _EFFECTS.isdisjoint(_kinds(body[1])) else "h_islice"
+        turns = f"for {item} in {each}({array}, {length})"
         start = len(self.lines)
         self.emit(f"{turns}:")
         self.indent += 1
@@ -165,6 +169,8 @@ class InlineWriter(ReadWriter):
         self.indent -= 1
         if name == "map":
             self.emit(f"if h_len({result}) < {length}: h_holes()")
+        elif name == "find" and each == "h_islice":
+            self.emit(f"else: h_same_length({array}, {length})")
 
 
 class _CallbackWriter(ReadWriter):
@@ -196,6 +202,17 @@ class _CallbackWriter(ReadWriter):
     def _outer_variable(self, node: Node) -> Node:
         kind, index = self.function["captures"][node[1]]
         return ["cell" if kind == "slot" else "capture", index]
+
+
+def _kinds(node: Node) -> set[str]:
+    """The kinds of an expression and of all its parts."""
+    kinds = set()
+    pending = [node]
+    while pending:
+        node = pending.pop()
+        kinds.add(node[0])
+        pending.extend(sub_expressions(node))
+    return kinds
 
 
 def _is_one_expression(callback: Function) -> bool:

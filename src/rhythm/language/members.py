@@ -49,9 +49,11 @@ from rhythm.language.values_types import (
 
 _INDEX: Final = re.compile(r"0|[1-9][0-9]{0,9}", re.ASCII)
 _INDEX_MAX: Final = 2**32 - 2  #: the largest array index
-_FUNCTION_NAMES: Final = frozenset(
-    {"name", "length", "call", "apply", "bind", "prototype", "arguments", "caller", "toString"}
-)
+#: What JavaScript's functions have, and some of its constructors; flows refuse it.
+FUNCTION_NAMES: Final = frozenset(
+    {"name", "length", "call", "apply", "bind", "prototype", "arguments", "caller", "toString",
+     "captureStackTrace", "prepareStackTrace", "stackTraceLimit"}
+)  # fmt: skip
 _DIGITS: Final = frozenset("0123456789")
 
 
@@ -124,6 +126,8 @@ def get_member(owner: Value, name: str, text: str | None) -> Value:
         return _function_member(owner, name)
     if kind is Namespace:
         found = owner.members.get(name, UNDEFINED)
+        if found is UNDEFINED and owner.name == "console":
+            raise UnsupportedError(f"`console.{name}` is not available in flows; use console.log")
         return _inherited(dict, name) if found is UNDEFINED and name in OBJECT_PROTOTYPE_NAMES else found
     if name == "size" and (kind is JSMap or kind is JSSet):
         return float(owner.size())
@@ -164,7 +168,7 @@ def _function_member(function: Value, name: str) -> Value:
         found = function.members.get(name)
         if found is not None:
             return found
-    if name in _FUNCTION_NAMES or name in OBJECT_PROTOTYPE_NAMES:
+    if name in FUNCTION_NAMES or name in OBJECT_PROTOTYPE_NAMES:
         raise UnsupportedError(f"`.{name}` of a function is not available in flows")
     return UNDEFINED
 
@@ -458,7 +462,7 @@ def not_iterable(value: Value, text: str | None) -> NoReturn:
     """Throws the TypeError of a value that cannot be iterated."""
     if text is not None:
         throw_type_error(f"{text} is not iterable")
-    throw_type_error(f"{_not_iterable_text(value)} is not iterable (cannot read property Symbol(Symbol.iterator))")
+    throw_type_error(f"{kind_and_value(value)} is not iterable (cannot read property Symbol(Symbol.iterator))")
 
 
 def is_iterable(value: Value) -> bool:
@@ -475,7 +479,8 @@ def not_spreadable(value: Value, text: str) -> NoReturn:
 _ITERABLE: Final = frozenset([list, str, JSMap, JSSet, JSIterator, EmptySlots])
 
 
-def _not_iterable_text(value: Value) -> str:
+def kind_and_value(value: Value) -> str:
+    """A value as V8 shows it where it does not know its source text."""
     kind = value.__class__
     if kind is Undefined:
         return "undefined"
@@ -483,6 +488,8 @@ def _not_iterable_text(value: Value) -> str:
         return "object null"
     if kind is float or kind is bool:
         return f"{'number' if kind is float else 'boolean'} {describe(value)}"
+    if kind is str:
+        return f'string "{value}"'
     return "function" if _is_function(value) else "object"
 
 

@@ -101,10 +101,11 @@ OUT_STATICS: Final[dict[tuple[str, str], str]] = {
     ("Map", "groupBy"): "group with a loop",
     ("Array", "fromAsync"): "write `await Promise.all(…)`",
     ("String", "raw"): "write an ordinary string",
-    ("Error", "captureStackTrace"): "errors have their stack already",
+    **{("Error", name): "errors have their stack already" for name in (
+        "captureStackTrace", "prepareStackTrace", "stackTraceLimit")},
     **{("console", name): "write `console.log`, or `JSON.stringify(value, null, 2)` of what is shown" for name in (
         "table", "dir", "dirxml", "group", "groupCollapsed", "groupEnd", "trace", "assert", "count", "countReset",
-        "time", "timeEnd", "timeLog", "clear")},
+        "time", "timeEnd", "timeLog", "clear", "timeStamp", "profile", "profileEnd")},
 }  # fmt: skip
 #: Properties that are refused on anything -> hint.
 OUT_MEMBERS: Final[dict[str, str]] = {

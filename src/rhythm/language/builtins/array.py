@@ -2,7 +2,8 @@
 
 Callbacks are called from Python loops, never from C; one that cannot see the index and the array does not get them
 (building them took half of the time of map). Methods see changes their callbacks make, as in JavaScript: the
-length is read at the start, elements when their turn comes.
+length is read at the start, elements when their turn comes. So do methods whose index arguments are objects: a
+``valueOf`` that changes the array runs after the length was read.
 """
 
 from __future__ import annotations
@@ -30,6 +31,7 @@ from rhythm.language.values_types import (
     UNDEFINED,
     Builtin,
     EmptySlots,
+    JSError,
     UnsupportedError,
     Value,
     is_callable,
@@ -77,24 +79,42 @@ def _splice_bounds(array: Array, arguments: tuple[Value, ...]) -> tuple[int, int
 
 
 def _splice(array: Array, *arguments: Value) -> Array:
+    length = len(array)
     start, end = _splice_bounds(array, arguments)
-    check_length(len(array) + len(arguments))
+    if len(array) != length:  # by a valueOf
+        _refuse_shorter(array, length)
+        del array[length:]
+    check_length(length + len(arguments))
     removed = array[start:end]
     array[start:end] = arguments[2:]
     return removed
 
 
+def _refuse_shorter(array: Array, length: int) -> None:
+    if len(array) < length:
+        raise UnsupportedError("an index argument made the array shorter, which would leave holes")
+
+
 def _to_spliced(array: Array, *arguments: Value) -> Array:
+    length = len(array)
     start, end = _splice_bounds(array, arguments)
-    result = [*array[:start], *arguments[2:], *array[end:]]
+    items = _at_length(array, length)
+    result = [*items[:start], *arguments[2:], *items[end:]]
     check_length(len(result))
     return result
+
+
+def _at_length(array: Array, length: int) -> Array:
+    """The array, or if an index argument changed its length, what a loop up to the old length reads."""
+    if len(array) == length:
+        return array
+    return array[:length] + [UNDEFINED] * (length - len(array))
 
 
 def _fill(array: Array, value: Value = UNDEFINED, start: Value = UNDEFINED, end: Value = UNDEFINED, *_: Value) -> Array:
     length = len(array)
     first, last = relative(start, length, 0), relative(end, length, length)
-    for index in range(first, last):
+    for index in range(first, min(last, len(array))):  # V8 does not fill what an argument took away
         array[index] = value
     return array
 
@@ -106,6 +126,8 @@ def _copy_within(
     to = relative(target, length, 0)
     first, last = relative(start, length, 0), relative(end, length, length)
     part = array[first : min(last, first + length - to)] if last > first else []
+    if part or last > first:
+        _refuse_shorter(array, length)
     array[to : to + len(part)] = part
     return array
 
@@ -120,7 +142,10 @@ def _reverse(array: Array, *_: Value) -> Array:
 
 def _slice(array: Array, start: Value = UNDEFINED, end: Value = UNDEFINED, *_: Value) -> Array:
     length = len(array)
-    return array[relative(start, length, 0) : relative(end, length, length)]
+    first, last = relative(start, length, 0), relative(end, length, length)
+    if last > len(array) and last > first:
+        _refuse_shorter(array, length)
+    return array[first:last]
 
 
 def _concat(array: Array, *items: Value) -> Array:
@@ -138,19 +163,20 @@ def _concat(array: Array, *items: Value) -> Array:
 
 
 def _with(array: Array, index: Value = UNDEFINED, value: Value = UNDEFINED, *_: Value) -> Array:
+    length = len(array)
     place = integer(index)
-    actual = place + len(array) if place < 0 else place
-    if not 0 <= actual < len(array):
+    actual = place + length if place < 0 else place
+    if not 0 <= actual < length:
         throw_range_error(f"Invalid index : {describe(index)}")
-    result = array[:]
+    result = _at_length(array, length)[:]
     result[int(actual)] = value
     return result
 
 
-def _flatten(target: Array, source: Array, depth: float) -> None:
-    for item in source:
+def _flatten(target: Array, source: Array, length: int, depth: float) -> None:
+    for item in islice(source, length):
         if item.__class__ is list and depth > 0:
-            _flatten(target, item, depth - 1)
+            _flatten(target, item, len(item), depth - 1)
         elif item.__class__ is EmptySlots:
             raise UnsupportedError(HOLES)
         else:
@@ -160,15 +186,20 @@ def _flatten(target: Array, source: Array, depth: float) -> None:
 
 def _flat(array: Array, depth: Value = UNDEFINED, *_: Value) -> Array:
     result: Array = []
-    _flatten(result, array, 1.0 if depth is UNDEFINED else integer(depth))
+    length = len(array)
+    _flatten(result, array, length, 1.0 if depth is UNDEFINED else integer(depth))
     return result
 
 
 def _flat_map(array: Array, function: Value = UNDEFINED, *_: Value) -> Array:
     if not is_callable(function):
         throw_type_error("flatMap mapper function is not callable")
+    f = callback(function)
     result: Array = []
-    _flatten(result, _map(array, function), 1.0)
+    for index in range(len(array)):
+        if index >= len(array):
+            break
+        _flatten(result, [f(array[index], float(index), array)], 1, 1.0)
     return result
 
 
@@ -305,7 +336,9 @@ def _fold(array: Array, arguments: tuple[Value, ...], places: range) -> Value:
 def _index_of(array: Array, item: Value = UNDEFINED, start: Value = UNDEFINED, *_: Value) -> float:
     if item.__class__ is str and start is UNDEFINED:  # Only a string equals a string; others are not so simple.
         return float(array.index(item)) if item in array else -1.0
-    for index in range(relative(start, len(array), 0), len(array)):
+    length = len(array)
+    first = relative(start, length, 0)
+    for index in range(first, min(length, len(array))):
         if strict_eq(array[index], item):
             return float(index)
     return -1.0
@@ -313,11 +346,12 @@ def _index_of(array: Array, item: Value = UNDEFINED, start: Value = UNDEFINED, *
 
 def _last_index_of(array: Array, *arguments: Value) -> float:
     item = arguments[0] if arguments else UNDEFINED
-    place = float(len(array) - 1)
+    length = len(array)
+    place = float(length - 1)
     if len(arguments) > 1:
         given = integer(arguments[1])
-        place = min(given, place) if given >= 0 else len(array) + given
-    index = int(place) if place >= 0 else -1
+        place = min(given, place) if given >= 0 else length + given
+    index = min(int(place), len(array) - 1) if place >= 0 else -1
     while index >= 0:
         if strict_eq(array[index], item):
             return float(index)
@@ -328,13 +362,17 @@ def _last_index_of(array: Array, *arguments: Value) -> float:
 def _includes(array: Array, item: Value = UNDEFINED, start: Value = UNDEFINED, *_: Value) -> bool:
     if item.__class__ is str and start is UNDEFINED:
         return item in array
-    return any(same_value_zero(array[index], item) for index in range(relative(start, len(array), 0), len(array)))
+    length = len(array)
+    first = relative(start, length, 0)
+    items = _at_length(array, length)
+    return any(same_value_zero(items[index], item) for index in range(first, length))
 
 
 def _at(array: Array, index: Value = UNDEFINED, *_: Value) -> Value:
+    length = len(array)
     place = integer(index)
-    actual = place + len(array) if place < 0 else place
-    return array[int(actual)] if 0 <= actual < len(array) else UNDEFINED
+    actual = place + length if place < 0 else place
+    return array[int(actual)] if 0 <= actual < min(length, len(array)) else UNDEFINED
 
 
 # Sorting ------------------------------------------------------------------------------------------
@@ -455,6 +493,9 @@ def _from(source: Value = UNDEFINED, function: Value = UNDEFINED, *_: Value) -> 
         for index, item in enumerate(iterate(source, None)):
             result.append(f(item, float(index)))
         return result
+    if kind is JSError:
+        source = source.props
+        kind = dict
     length = to_number(source.get("length", UNDEFINED)) if kind is dict else 0.0
     count = int(min(max(length, 0.0), 2.0**53)) if length == length else 0
     check_length(count)

@@ -26,7 +26,7 @@ _MS_MAX: Final = 8.64e15
 _NAN: Final = math.nan
 _ISO: Final = re.compile(
     r"(?P<year>\d{4}|[+-]\d{6})(?:-(?P<month>\d\d)(?:-(?P<day>\d\d))?)?"
-    r"(?:T(?P<hour>\d\d):(?P<minute>\d\d)(?::(?P<second>\d\d)(?:[.,](?P<fraction>\d+))?)?(?P<zone>Z|[+-]\d\d:\d\d)?)?",
+    r"(?:T(?P<hour>\d\d):(?P<minute>\d\d)(?::(?P<second>\d\d)(?:\.(?P<fraction>\d+))?)?(?P<zone>Z|[+-]\d\d:\d\d)?)?",
     re.ASCII,
 )
 _DAYS: Final = ("Sun", "Mon", "Tue", "Wed", "Thu", "Fri", "Sat")
@@ -193,23 +193,20 @@ _TIME_PARTS: Final = ("hour", "minute", "second", "ms")
 _DATE_PARTS: Final = ("year", "month", "day")
 
 
-def _given(arguments: tuple[Value, ...], most: int) -> list[float]:
-    """The arguments of a setter as numbers. V8 converts the first one only when the date is invalid."""
-    return [to_number(value) for value in (arguments or (UNDEFINED,))[:most]]
-
-
 def _time_setter(first: str) -> Callable[..., float]:
     start = _TIME_PARTS.index(first)
 
-    def set_time(date: JSDate, *arguments: Value) -> float:
-        given = _given(arguments, 1 if date.ms != date.ms else len(_TIME_PARTS) - start)
-        if date.ms != date.ms:
+    def set_time(date: JSDate, part: Value = UNDEFINED, *rest: Value) -> float:
+        given = to_number(part)
+        ms = date.ms  # read now: after the first argument, before the others, which V8 skips for an invalid date
+        if ms != ms:
             return _NAN
-        parts = _Parts(date.ms)
+        parts = _Parts(ms)
         values = [float(getattr(parts, name)) for name in _TIME_PARTS]
-        for offset, value in enumerate(given):
-            values[start + offset] = value
-        date.ms = time_clip(_make_date(math.floor(date.ms / _DAY), make_time(*values)))
+        values[start] = given
+        for place, value in zip(range(start + 1, len(values)), rest, strict=False):
+            values[place] = to_number(value)
+        date.ms = time_clip(_make_date(math.floor(ms / _DAY), make_time(*values)))
         return date.ms
 
     return set_time
@@ -218,21 +215,29 @@ def _time_setter(first: str) -> Callable[..., float]:
 def _date_setter(first: str) -> Callable[..., float]:
     start = _DATE_PARTS.index(first)
 
-    def set_date(date: JSDate, *arguments: Value) -> float:
-        ms = date.ms
-        given = _given(arguments, 1 if ms != ms and first != "year" else len(_DATE_PARTS) - start)
+    def set_date(date: JSDate, part: Value = UNDEFINED, *rest: Value) -> float:
+        given = to_number(part)
+        ms = date.ms  # as above; a year makes an invalid date valid
         if ms != ms:
             if first != "year":
                 return _NAN
             ms = 0.0
         parts = _Parts(ms)
         values = [float(getattr(parts, name)) for name in _DATE_PARTS]
-        for offset, value in enumerate(given):
-            values[start + offset] = value
+        values[start] = given
+        for place, value in zip(range(start + 1, len(values)), rest, strict=False):
+            values[place] = to_number(value)
         date.ms = time_clip(_make_date(make_day(*values), ms - math.floor(ms / _DAY) * _DAY))
         return date.ms
 
     return set_date
+
+
+def _set_year(date: JSDate, year: Value = UNDEFINED, *_: Value) -> float:
+    given = to_number(year)
+    if 0 <= to_integer(given) <= 99 and given == given:
+        given = 1900.0 + to_integer(given)
+    return _SETTERS["FullYear"](date, given)
 
 
 def _set_time(date: JSDate, ms: Value = UNDEFINED, *_: Value) -> float:
@@ -265,6 +270,7 @@ register_methods(
         "setTime": _set_time,
         "getTimezoneOffset": lambda date, *_: _NAN if date.ms != date.ms else 0.0,
         "getYear": _get_year,
+        "setYear": _set_year,
         "toISOString": _iso,
         "toJSON": _to_json,
         "toString": _text,

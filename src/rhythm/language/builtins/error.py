@@ -2,10 +2,18 @@
 
 from __future__ import annotations
 
-from rhythm.language.members import iterate
+from rhythm.language.members import get_member, has_property, iterate
 from rhythm.language.names import ERROR_KINDS
-from rhythm.language.operators import DEFAULT_TEXT, error_text, to_string
-from rhythm.language.values_types import OBJECT_TAGS, UNDEFINED, Builtin, JSError, Value, register_methods
+from rhythm.language.operators import DEFAULT_TEXT, error_text, is_object, to_string
+from rhythm.language.values_types import (
+    OBJECT_TAGS,
+    UNDEFINED,
+    Builtin,
+    JSError,
+    Value,
+    is_callable,
+    register_methods,
+)
 
 
 def _text(error: JSError, *_: Value) -> str:
@@ -22,8 +30,8 @@ DEFAULT_TEXT[JSError] = _text
 
 
 def _cause(error: JSError, options: Value) -> JSError:
-    if options.__class__ is dict and "cause" in options:
-        error.props["cause"] = options["cause"]
+    if is_object(options) and not is_callable(options) and has_property("cause", options):
+        error.props["cause"] = get_member(options, "cause", None)
     return error
 
 

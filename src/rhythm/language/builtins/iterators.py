@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import NoReturn
 
 from rhythm.language.builtins.support import callback
-from rhythm.language.members import iterate, own_value
+from rhythm.language.members import iterate, kind_and_value, own_value
 from rhythm.language.operators import describe, is_object
 from rhythm.language.values_map import (
     COLLECTION_ENTRIES,
@@ -23,6 +23,7 @@ from rhythm.language.values_types import (
     UNDEFINED,
     Builtin,
     Value,
+    is_callable,
     register_methods,
     throw_type_error,
 )
@@ -40,6 +41,8 @@ OBJECT_TAGS[JSIterator] = "Iterator"
 
 
 def _for_each(collection: Collection, function: Value = UNDEFINED, *_: Value) -> Value:
+    if not is_callable(function):
+        throw_type_error(f"{kind_and_value(function)} is not a function")
     f = callback(function)
     iterator = JSIterator(COLLECTION_ENTRIES, collection)
     while (entry := iterator.step()) is not DONE:

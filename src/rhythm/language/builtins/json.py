@@ -109,10 +109,11 @@ class _Writer:
         self.allowed = _allowed(replacer) if replacer.__class__ is list else None
         self.gap = gap
         self.indent = ""
-        self.active: list[Value] = []
+        self.active: list[tuple[str, Value]] = []  # the key each was found under; of an array element, "index 0"
         self.size = 0
 
     def property(self, holder: Value, key: str, value: Value) -> str | None:
+        """The text of a property; None for what JSON leaves out."""
         value = _to_json(value, key)
         if self.function is not None:
             value = self.function(key, value)
@@ -127,10 +128,11 @@ class _Writer:
             return "true" if value else "false"
         if value is UNDEFINED or is_callable(value):
             return None
-        for active in self.active:
+        shown = f"index {key}" if holder.__class__ is list else f"property '{key}'" if key else "<anonymous>"
+        for place, (_, active) in enumerate(self.active):
             if active is value:
-                throw_type_error(_circular(value))
-        self.active.append(value)
+                throw_type_error(_circular(self.active[place:], shown))
+        self.active.append((shown, value))
         try:
             return self.array(value) if kind is list else self.object(value)
         finally:
@@ -157,7 +159,7 @@ class _Writer:
         colon = ": " if self.gap else ":"
         parts = []
         for key in own_keys(value) if self.allowed is None else self.allowed:
-            text = self.property(value, key, own_value(value, key))
+            text = self.property(value, key, own_value(value, key) if self.allowed is None else _any_value(value, key))
             if text is not None:
                 parts.append(self.sized(quote(key)) + colon + text)
         result = self.wrapped(parts, "{", "}", outer)
@@ -176,12 +178,30 @@ class _Writer:
         return f"{opening}\n{self.indent}{separator.join(parts)}\n{outer}{closing}"
 
 
-def _circular(value: Value) -> str:
-    tag = OBJECT_TAGS.get(value.__class__, "Object")
-    return (
-        "Converting circular structure to JSON\n"
-        f"    --> starting at object with constructor '{tag}'\n    --- property closes the circle"
+def _any_value(value: Value, key: str) -> Value:
+    """The value of a key that a replacer lists, which may be inherited: the name of an error, the size of a Map."""
+    if value.__class__ is dict and key != "__proto__":
+        return value.get(key, UNDEFINED)
+    return get_member(value, key, None)
+
+
+def _circular(circle: list[tuple[str, Value]], closing: str) -> str:
+    """V8's picture of a circle: where it starts, the next two objects of it and the last one."""
+    lines = [f"{key} -> object with constructor '{_constructor(value)}'" for key, value in circle[1:]]
+    if len(lines) > 3:
+        lines[2:-1] = ["..."]
+    return "\n    ".join(
+        [
+            "Converting circular structure to JSON",
+            f"--> starting at object with constructor '{_constructor(circle[0][1])}'",
+            *(f"|     {line}" for line in lines),
+            f"--- {closing} closes the circle",
+        ]
     )
+
+
+def _constructor(value: Value) -> str:
+    return str(value.kind) if value.__class__ is JSError else OBJECT_TAGS.get(value.__class__, "Object")
 
 
 def _to_json(value: Value, key: str) -> Value:

@@ -3,15 +3,26 @@
 from __future__ import annotations
 
 from rhythm.language.builtins.support import unsupported
-from rhythm.language.members import index_of, iterate, own_keys, own_value, set_member, spread_into_object
+from rhythm.language.members import (
+    FUNCTION_NAMES,
+    index_of,
+    iterate,
+    own_keys,
+    own_value,
+    set_member,
+    spread_into_object,
+)
 from rhythm.language.operators import describe, is_object, same_value, tag_of, to_property_key
 from rhythm.language.values_types import (
+    HOLES,
     UNDEFINED,
     Builtin,
+    EmptySlots,
     JSError,
-    NativeFunction,
+    Namespace,
     UnsupportedError,
     Value,
+    is_callable,
     register_methods,
     throw_type_error,
 )
@@ -28,8 +39,14 @@ def has_own(value: Value, key: Value) -> bool:
     if kind is list or kind is str:
         index = index_of(name)
         return name == "length" or (index is not None and index < len(value))
-    if isinstance(value, NativeFunction):
-        return name in getattr(value, "members", {}) or name in ("name", "length")
+    if kind is Namespace:
+        return name in value.members
+    if is_callable(value):
+        if name in FUNCTION_NAMES:
+            raise UnsupportedError(f"`.{name}` of a function is not available in flows")
+        return name in getattr(value, "members", {})
+    if kind is EmptySlots:
+        raise UnsupportedError(HOLES)
     return False
 
 
@@ -89,7 +106,7 @@ def _assign(target: Value = UNDEFINED, *sources: Value) -> Value:
     for source in sources:
         if source is None or source is UNDEFINED:
             continue
-        if target.__class__ is dict:
+        if target.__class__ is dict and not ("__proto__" in own_keys(source) and "__proto__" not in target):
             spread_into_object(target, source)
         else:
             for key in own_keys(source):

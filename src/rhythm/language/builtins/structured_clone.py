@@ -5,7 +5,7 @@ from __future__ import annotations
 from types import FunctionType
 from typing import NoReturn
 
-from rhythm.language.operators import describe
+from rhythm.language.operators import describe, to_string
 from rhythm.language.values_map import JSMap, JSSet
 from rhythm.language.values_types import (
     HOLES,
@@ -14,6 +14,7 @@ from rhythm.language.values_types import (
     JSDate,
     JSError,
     JSThrow,
+    Namespace,
     NativeFunction,
     Undefined,
     UnsupportedError,
@@ -64,18 +65,24 @@ def _clone(value: Value, seen: dict[int, Value]) -> Value:
         return collection
     if kind is JSError:
         return _clone_error(value, seen)
+    if kind is Namespace and value.name in ("Math", "JSON"):
+        return {}  # no property of theirs is enumerable
     if kind is EmptySlots:
         raise UnsupportedError(HOLES)
     _refuse(value)
 
 
 def _clone_error(error: JSError, seen: dict[int, Value]) -> JSError:
-    name = error.props.get("name", error.kind)
+    name = to_string(error.props.get("name", error.kind))
     copy = JSError.restore(name if name in _CLONED_KINDS else "Error", {})
     seen[id(error)] = copy
     for key in ("stack", "message", "cause"):
         if key in error.props:
-            copy.props[key] = _clone(error.props[key], seen)
+            value = error.props[key]
+            if key == "message":
+                copy.props[key] = to_string(value)
+            elif key == "cause" or value.__class__ is str:  # a stack that is no text is left out
+                copy.props[key] = _clone(value, seen)
     return copy
 
 
