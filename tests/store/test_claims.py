@@ -282,6 +282,37 @@ async def test_losses_do_not_use_up_retries(bench: Bench) -> None:
     assert "failed" == await bench.status(id_)
 
 
+async def test_what_a_dead_worker_held_is_taken_over_at_the_moment_it_is_dead(bench: Bench) -> None:
+    """Maintenance is told when to come, and comes through although its turn of two seconds has not passed."""
+    dead = await bench.worker("work", heartbeat_timeout=30.0)
+    await bench.start()
+    await dead.claim_one()
+    await bench.pass_time(1)
+    other = await bench.worker("work", heartbeat_timeout=100.0)
+    told = (await bench.store.maintain(other.incarnation)).next_due_seconds
+    await bench.pass_time(28.9)
+    early = await bench.store.maintain(other.incarnation)
+    await bench.pass_time(0.1)
+    taken = await bench.store.maintain(other.incarnation)
+
+    assert 29.0 == told
+    assert (0, 0.1) == (early.reclaimed, pytest.approx(early.next_due_seconds))
+    assert (1, 71.0) == (taken.reclaimed, taken.next_due_seconds)
+    assert not taken.more
+
+
+async def test_a_dead_worker_whose_row_is_locked_is_not_looked_for_without_pause(bench: Bench) -> None:
+    await bench.worker("work", heartbeat_timeout=30.0)
+    other = await bench.worker("work", heartbeat_timeout=100.0)
+    await bench.pass_time(40)
+    async with bench.raw.transaction():
+        await bench.raw.execute("select from rhythm.workers w where w.heartbeat_timeout_ms = 30000 for update")
+        locked = (await bench.store.maintain(other.incarnation)).next_due_seconds
+    free = (await bench.store.maintain(other.incarnation)).next_due_seconds
+
+    assert (0.1, 60.0) == (locked, free)
+
+
 async def test_two_reclaimers_at_once_take_over_once(bench: Bench) -> None:
     dead = [await bench.worker("work", heartbeat_timeout=1) for _ in range(4)]
     survivors = [await bench.worker("work") for _ in range(4)]

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from rhythm.cli import database, dev, executions, lines, output, project, queues, show, worker, workflows
+from rhythm.cli import bench, database, dev, executions, lines, output, project, queues, show, worker, workflows
 
 application = typer.Typer(
     help="Durable workflows and a task queue on Postgres.",
@@ -52,4 +52,5 @@ application.command()(workflows.publish)
 application.command(name="eval")(workflows.evaluate)
 application.command()(database.migrate)
 application.add_typer(database.database)
+application.command()(bench.bench)
 application.command()(project.config)

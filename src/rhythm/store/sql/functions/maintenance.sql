@@ -1,11 +1,12 @@
 -- Maintenance: what has to happen by itself. Any worker may do it at any time.
 
 -- Fires due timers and moves due executions to ready, up to 2,000 each; rows that others are working on are skipped. Every
--- two seconds one caller, elected by a row lock, also looks for dead incarnations, claims without an incarnation,
--- attempts past their timeout, names that nobody knows (any more, or yet), and, once a minute, what retention lets go:
--- executions that finished more than p_retention_seconds ago (null: none).
--- Returns the seconds until the next due time (null: nothing is waiting), what was moved, what was reclaimed, and whether
--- a limit was reached, so that there is more to do at once. Raises nothing.
+-- two seconds, and at once when an incarnation has become dead, one caller, elected by a row lock, also looks for dead
+-- incarnations, claims without an incarnation, attempts past their timeout, names that nobody knows (any more, or yet),
+-- and, once a minute, what retention lets go: executions that finished more than p_retention_seconds ago (null: none).
+-- Returns the seconds until the next due time, which is also when the next incarnation will be dead if it beats no more
+-- (null: nothing is waiting), what was moved, what was reclaimed, and whether a limit was reached, so that there is more
+-- to do at once. Raises nothing.
 create or replace function rhythm.maintain(
   p_retention_seconds double precision default null,
   out o_next_due double precision, out o_moved integer, out o_reclaimed integer, out o_more boolean)
@@ -14,15 +15,20 @@ declare
   v_now timestamptz := rhythm.now();
   v_limit constant integer := 2000;
   v_count integer;
+  v_dead_at timestamptz;
 begin
   o_reclaimed := 0;
   o_moved := 0;
   o_more := false;
+  v_dead_at := rhythm.next_death();
   perform 1 from rhythm.maintenance m
-    where not (m.last_at > v_now - interval '2 s' and m.last_at <= v_now) for update skip locked;
+    where not (m.last_at > v_now - interval '2 s' and m.last_at <= v_now) or v_dead_at <= v_now for update skip locked;
   if found then
     update rhythm.maintenance m set last_at = v_now;
     o_reclaimed := rhythm.reclaim(v_now, rhythm.bury_workers(v_now), 100);
+    o_more := o_reclaimed > 0 and exists (select from rhythm.claims c
+      where not exists (select from rhythm.workers w where w.incarnation = c.incarnation));
+    v_dead_at := rhythm.next_death();
     v_count := rhythm.expire_attempts(v_now, v_limit);
     o_moved := o_moved + v_count;
     o_more := o_more or v_count >= v_limit;
@@ -50,7 +56,9 @@ begin
 
   select extract(epoch from least(
       (select l.available_at from rhythm.later l where l.reason <> 3 order by l.available_at limit 1),
-      (select t.due_at from rhythm.timers t order by t.due_at limit 1)) - v_now)::double precision
+      (select t.due_at from rhythm.timers t order by t.due_at limit 1),
+      -- one that is dead and still there is locked by somebody: it is left alone for a moment
+      case when v_dead_at <= v_now then v_now + interval '100 ms' else v_dead_at end) - v_now)::double precision
     into o_next_due;
   if o_next_due < 0 then
     o_next_due := 0;
@@ -105,6 +113,12 @@ begin
   perform rhythm.notify_idle(v_queues);
   return v_count;
 end $$;
+
+-- When the next incarnation will be dead if none beats any more; null: there is none. Internal.
+create or replace function rhythm.next_death() returns timestamptz
+language sql as $$
+  select min(w.seen_at + make_interval(secs => w.heartbeat_timeout_ms / 1000.0)) from rhythm.workers w
+$$;
 
 -- Declares dead the incarnations that have not been heard of for their heartbeat timeout. Returns them. Internal.
 create or replace function rhythm.bury_workers(p_now timestamptz) returns uuid[]

@@ -174,12 +174,18 @@ language sql stable as $$
     where e.id = p_id and not exists (select from rhythm.outcomes o where o.id = e.id)
 $$;
 
--- Stops or resumes claiming from a queue; what runs is not touched. Returns nothing. Raises RH003 for an unknown queue.
+-- Stops or resumes claiming from a queue; what runs is not touched. Resuming notifies every idle worker of the queue (up
+-- to a thousand). Returns nothing. Raises RH003 for an unknown queue.
 create or replace function rhythm.pause_queue(p_queue text, p_paused boolean) returns void
 language plpgsql as $$
+declare
+  v_queue integer;
 begin
-  update rhythm.queues q set paused = p_paused where q.name = p_queue;
+  update rhythm.queues q set paused = p_paused where q.name = p_queue returning q.id into v_queue;
   if not found then
     raise exception 'no queue is named %', p_queue using errcode = 'RH003';
+  end if;
+  if not p_paused then
+    perform rhythm.notify_idle(array_fill(v_queue, array[1000]));
   end if;
 end $$;

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import rhythm
-from benchmarks import clocks
+from rhythm.bench import clocks
 
 
 @rhythm.task(queue="bench")
-async def mark(i: int) -> dict:
+async def mark(i: int) -> dict[str, int]:
     clocks.mark(i)
     return {"i": i}
 
 
 @rhythm.task(queue="default")
-async def step(i: int) -> dict:
+async def step(i: int) -> dict[str, int]:
     return {"i": i}

@@ -47,4 +47,4 @@ def span(count: int) -> float:
     missing = times.count(0.0)
     if missing:
         raise ValueError(f"{missing} of {count} tasks never started")
-    return max(times) - min(times)
+    return float(max(times) - min(times))
