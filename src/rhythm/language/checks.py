@@ -55,6 +55,14 @@ class Checks:
             )
         return False
 
+    def is_builtin_function(self, node: nodes.Node) -> bool:
+        """``Math.max``, ``Object.keys`` and the like."""
+        return (
+            isinstance(node, nodes.MemberExpression)
+            and not node.computed
+            and self.global_name(node.object) in names.GLOBAL_NAMES - names.HOST_FUNCTIONS - {"undefined"}
+        )
+
     def is_async_function(self, node: nodes.Node) -> bool:
         if isinstance(node, nodes.FunctionExpression | nodes.ArrowFunctionExpression):
             return node.is_async
@@ -110,6 +118,9 @@ class Checks:
                 key.end,
                 _FUNCTION_MEMBERS[name],
             )
+        elif name in ("call", "apply", "bind") and self.is_builtin_function(node.object):
+            hint = _FUNCTION_MEMBERS[name]
+            self.report.error("F214", f"`.{name}` of a function is not available in flows", key.start, key.end, hint)
         elif self.is_promise(node.object) and name not in ("then", "catch", "finally"):
             self.warn_promise(node.object)
 
