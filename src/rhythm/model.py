@@ -20,6 +20,7 @@ import msgspec
 
 PROTOCOL_VERSION = 1  #: version of the SQL functions that adapters speak
 PAYLOAD_BYTES_MAX = 1024 * 1024  #: default limit of one payload, bytes of JSON
+SNAPSHOT_BYTES_MAX = 64 << 20  #: largest snapshot that is read, bytes before compression
 PRIORITY_MIN, PRIORITY_MAX = -100, 100
 NAME_LENGTH_MAX = 200  #: characters of a task's, workflow's, queue's or signal's name
 
@@ -234,7 +235,7 @@ class Parent(msgspec.Struct, frozen=True, gc=False):
     definition_id: int
     version: int
     next_number: int  #: the number the task's outcome gets as a delivery
-    snapshot: bytes
+    snapshot: bytes  #: as it is stored (see store.codec)
     tags: Mapping[str, Any] | None = None
 
 
@@ -260,7 +261,7 @@ class Claim(msgspec.Struct, frozen=True, gc=False):
     parent: Parent | None = None  #: tasks: continuation in place is possible
     definition_id: int | None = None  #: workflows, as all below
     version: int = 0  #: 0: it has not run yet (then ``snapshot`` is None and ``inputs`` matter)
-    snapshot: bytes | None = None
+    snapshot: bytes | None = None  #: as it is stored (see store.codec)
     deliveries: tuple[Delivery, ...] = ()
 
 
@@ -343,7 +344,7 @@ class WorkflowCommit:
     id: uuid.UUID
     version: int  #: the claim's (or parent's) version; the commit makes the next one
     seen_through: int  #: highest delivery number it has taken in; 0: none
-    snapshot: bytes | None = None
+    snapshot: bytes | None = None  #: as it is to be stored (see store.codec)
     outcome: WorkflowOutcome | None = None
     standing: Standing = field(default_factory=Standing)
     outstanding: int = 0  #: operations the snapshot waits for, of any kind; 1 allows continuation in place

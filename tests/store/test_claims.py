@@ -249,7 +249,7 @@ async def test_a_workflow_lost_three_times_fails_keeps_its_snapshot_and_tells_it
     parent = await bench.start("order")
     await survivor.commit(suspend(await survivor.claim_one(), children=[child(1, "order", "workflow")]))
     first = await survivor.claim_one()
-    await survivor.commit(suspend(first, snapshot=b"kept"))
+    await survivor.commit(suspend(first, snapshot=b"\x90kept"))
     await bench.signal(first.id)
     for _ in range(3):
         worker = await bench.worker("work")
@@ -261,7 +261,7 @@ async def test_a_workflow_lost_three_times_fails_keeps_its_snapshot_and_tells_it
     assert "failed" == await bench.status(first.id)
     assert "lost" == (await bench.error(first.id))["type"]
     assert kept is not None
-    assert b"kept" == kept.snapshot
+    assert b"\x90kept" == kept.snapshot
     assert (parent, "failed") == (told.id, told.deliveries[0].kind)
 
 

@@ -12,7 +12,7 @@ import pytest
 
 from rhythm.errors import ExecutionFinished, ExecutionNotFound, RetryRefused
 from rhythm.model import Claim, Standing, TaskOutcome, TaskRegistration, new_id
-from rhythm.store.marshal import EXCHANGE, exchange_arguments
+from rhythm.store.marshal import exchange_call
 from tests.store.bench import Bench, Worker, child, end, suspend, timer, waiting_for_locks
 
 
@@ -151,7 +151,8 @@ async def test_a_step_that_is_being_committed_comes_first(bench: Bench, worker: 
     awaiting = standing({"operation": 1, "kind": "task", "name": "work", "stops": True})
     request = worker.request(workflow_commits=[suspend(claim, children=[child(1)], standing=awaiting)])
     async with bench.store._database.transaction() as connection:
-        await connection.fetchrow(EXCHANGE, *exchange_arguments(request))
+        call, arguments = exchange_call(request)
+        await connection.fetchrow(call, *arguments)
         terminating = asyncio.create_task(bench.store.terminate(id_))
         await waiting_for_locks(bench, 1)
     await terminating
@@ -193,7 +194,8 @@ async def test_a_forced_cancel_that_waits_for_a_report(bench: Bench, status: str
     claim = await worker.claim_one()
     request = worker.request(task_outcomes=[TaskOutcome(claim.token, id_, status, b"{}")])
     async with bench.store._database.transaction() as connection:
-        await connection.fetchrow(EXCHANGE, *exchange_arguments(request))
+        call, arguments = exchange_call(request)
+        await connection.fetchrow(call, *arguments)
         terminating = asyncio.create_task(bench.store.terminate(id_))
         await waiting_for_locks(bench, 1)
     (outcome,) = await asyncio.gather(terminating, return_exceptions=True)

@@ -13,7 +13,7 @@ import pytest
 
 from rhythm.errors import ExecutionFinished, ExecutionNotFound, InvalidInput, SignalRefused
 from rhythm.model import Claim, NewChild, NewTimer, TaskOutcome, new_id
-from rhythm.store.marshal import EXCHANGE, exchange_arguments, exchange_result
+from rhythm.store.marshal import exchange_call, exchange_result
 from tests.store.bench import (
     BEGINNING,
     ERROR,
@@ -553,14 +553,14 @@ async def test_children_take_options_and_what_is_not_given_from_the_registration
 async def test_an_uncatchable_ending_keeps_the_last_snapshot_and_what_it_has_not_read(
     bench: Bench, worker: Worker
 ) -> None:
-    id_ = await begin(bench, worker, snapshot=b"kept", children=[child(1)])
+    id_ = await begin(bench, worker, snapshot=b"\x90kept", children=[child(1)])
     await worker.complete(await worker.claim_one())
     claim = await worker.claim_one()
     await worker.commit(end(claim, "failed", ERROR, keep_snapshot=True, seen_through=0))
     kept = await bench.store.snapshot(id_)
     assert kept is not None
 
-    assert (b"kept", 1) == (kept.snapshot, kept.version)
+    assert (b"\x90kept", 1) == (kept.snapshot, kept.version)
     assert 1 == await bench.count("deliveries")
     assert "failed" == await bench.status(id_)
 
@@ -738,7 +738,9 @@ async def test_where_a_workflow_stands_can_be_asked(bench: Bench, worker: Worker
     from rhythm.model import Standing
 
     awaiting = b'[{"operation":1,"kind":"signal","name":"\\u00e9"}]'
-    id_ = await begin(bench, worker, snapshot=b"x" * 5000, standing=Standing(7, "\ud83d\ude00 inner", awaiting))
+    id_ = await begin(
+        bench, worker, snapshot=b"\x90" + b"x" * 4999, standing=Standing(7, "\ud83d\ude00 inner", awaiting)
+    )
     found = await bench.store.snapshot(id_)
     assert found is not None
     row = await bench.raw.fetchrow(
@@ -746,7 +748,7 @@ async def test_where_a_workflow_stands_can_be_asked(bench: Bench, worker: Worker
     )
     assert row is not None
 
-    assert (b"x" * 5000, 7, "\U0001f600 inner", awaiting) == (
+    assert (b"\x90" + b"x" * 4999, 7, "\U0001f600 inner", awaiting) == (
         found.snapshot, found.standing.line, found.standing.function, found.standing.awaiting,
     )  # fmt: skip
     assert (7, awaiting.decode()) == (row["line"], row["awaiting"])
@@ -765,7 +767,8 @@ async def pages_of(bench: Bench, worker: Worker, **said: Any) -> tuple[int, list
     await bench.raw.execute("select pg_stat_clear_snapshot()")
     before = await bench.raw.fetchval(query)
     async with bench.store._database.transaction() as connection:
-        row = await connection.fetchrow(EXCHANGE, *exchange_arguments(request))
+        call, arguments = exchange_call(request)
+        row = await connection.fetchrow(call, *arguments)
         await connection.execute("select pg_stat_force_next_flush()")
     await bench.raw.execute("select pg_stat_clear_snapshot()")
     pages: int = await bench.raw.fetchval(query) - before

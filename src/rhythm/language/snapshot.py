@@ -63,10 +63,11 @@ from rhythm.language.values_types import (
     builtin_named,
     is_callable,
 )
+from rhythm.model import SNAPSHOT_BYTES_MAX
 
 VERSION: Final = 1  #: Bump it when FORMAT changes in any way, and keep reading the old one.
 INLINE_DEPTH_MAX: Final = 40  #: Containers inside containers that are written in place; deeper ones get entries.
-BYTES_MAX: Final = 64 << 20  #: Largest snapshot that is read.
+BYTES_MAX: Final = SNAPSHOT_BYTES_MAX  #: Largest snapshot that is read.
 
 UNDEFINED_MARK: Final = -1
 TDZ_MARK: Final = -2

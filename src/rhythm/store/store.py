@@ -40,7 +40,7 @@ from rhythm.model import (
     WorkerRegistration,
 )
 from rhythm.store import migrations
-from rhythm.store.codec import pack, text, unpack
+from rhythm.store.codec import pack, text, unpack, unpack_snapshot
 from rhythm.store.connection import CALL_TIMEOUT_SECONDS, Database
 from rhythm.store.marshal import (
     MEMBERS_BITS,
@@ -58,7 +58,7 @@ from rhythm.store.marshal import (
 )
 from rhythm.store.starts import START_TYPES, start_arguments, start_results
 
-PROTOCOL = 1  #: the number of rhythm.protocol() that this release's workers understand
+PROTOCOL = 2  #: the number of rhythm.protocol() that this release's workers understand
 _START = "select * from rhythm.start_many(" + ", ".join(f"${i}::{t}" for i, t in enumerate(START_TYPES, 1)) + ")"  # noqa: S608 - built of constants
 
 
@@ -407,12 +407,13 @@ class Store:
         return [_execution(row) for row in rows]
 
     async def snapshot(self, execution_id: uuid.UUID) -> SnapshotInfo | None:
-        """A workflow's last snapshot, or None."""
+        """A workflow's last snapshot, or None. Raises SnapshotError when it cannot be expanded."""
         row = await self._database.fetchrow("select * from rhythm.snapshot_of($1)", execution_id)
         if row is None:
             return None
         standing = Standing(row["line"], row["function"], unpack(row["awaiting"]))
-        return SnapshotInfo(row["id"], row["version"], row["definition_id"], row["snapshot"], standing, row["taken_at"])
+        data = unpack_snapshot(row["snapshot"])
+        return SnapshotInfo(row["id"], row["version"], row["definition_id"], data, standing, row["taken_at"])
 
     async def logs(
         self, execution_id: uuid.UUID, *, after: int = 0, level: str = "debug", newest: int | None = None

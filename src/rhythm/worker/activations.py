@@ -34,12 +34,13 @@ from rhythm.language.codegen import Program
 from rhythm.language.ir import IRError
 from rhythm.language.values import FatalError
 from rhythm.model import DefinitionInfo, Delivery, WorkflowCommit, WorkflowOutcome, new_id
+from rhythm.store.codec import pack_snapshot, unpack_snapshot
 from rhythm.worker.held import Held, ParentStep, Report
 from rhythm.worker.transitions import log_transition
 from rhythm.worker.watchdog import Watchdog, start_large_thread
 
 HEAPS_CACHED: Final = 2_000  #: decoded heaps kept per process
-SNAPSHOT_CACHED_MAX: Final = 64 * 1024  #: heaps with larger snapshots are not kept, bytes
+SNAPSHOT_CACHED_MAX: Final = 64 * 1024  #: heaps with larger snapshots are not kept, bytes before compression
 AHEAD_MAX: Final = 200  #: workflows claimed and not yet committed
 AHEAD_SECONDS: Final = 0.1  #: no more of them than should begin within so long
 SHARE: Final = 0.1  #: of the newest measurement in the moving average
@@ -231,7 +232,7 @@ class Activations:
                     program,
                     environment=self._environment,
                     start=start,
-                    snapshot=None if live is not None else snapshot,
+                    snapshot=None if live is not None or snapshot is None else unpack_snapshot(snapshot),
                     live=live,
                     deliveries=deliveries,
                     limits=self.limits,
@@ -288,7 +289,7 @@ def _commit(token: int, execution_id: uuid.UUID, version: int, activation: Activ
         id=execution_id,
         version=version,
         seen_through=activation.seen_through,
-        snapshot=activation.snapshot,
+        snapshot=None if activation.snapshot is None else pack_snapshot(activation.snapshot),
         outcome=activation.outcome,
         standing=activation.standing,
         outstanding=activation.outstanding,

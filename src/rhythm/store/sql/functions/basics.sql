@@ -1,9 +1,9 @@
 -- Clock, ids, payloads, backoff.
 
 -- The number of the protocol that these functions are. A worker of another one does not register: raised whenever an
--- older worker would misread an answer or leave something out. Raises nothing.
+-- older worker would misread an answer or leave something out. 2: snapshots may be compressed. Raises nothing.
 create or replace function rhythm.protocol() returns integer
-language sql immutable as $$ select 1 $$;
+language sql immutable as $$ select 2 $$;
 
 -- The time by which everything is decided. Volatile; a function calls it once and keeps it. Raises nothing.
 create or replace function rhythm.now() returns timestamptz
