@@ -43,6 +43,7 @@ from rhythm.language.values_types import (
     UnsupportedError,
     Value,
     method_value,
+    static_value,
     throw_range_error,
     throw_type_error,
 )
@@ -167,7 +168,7 @@ def _function_member(function: Value, name: str) -> Value:
     if function.__class__ is Builtin:
         found = function.members.get(name)
         if found is not None:
-            return found
+            return static_value(found)
     if name in FUNCTION_NAMES or name in OBJECT_PROTOTYPE_NAMES:
         raise UnsupportedError(f"`.{name}` of a function is not available in flows")
     return UNDEFINED
@@ -400,6 +401,8 @@ def call_method(owner: Value, name: str, text: str | None, *arguments: Value) ->
         method = methods.get(name)
         if method is not None:
             return method(owner, *arguments)
+    if kind is Builtin and name in owner.members:
+        return call(owner.members[name], text, *arguments)
     return call(get_member(owner, name, text), text, *arguments)
 
 

@@ -34,7 +34,10 @@ OUT_NAMES: Final[dict[str, str]] = {
     **dict.fromkeys(
         ["fetch", "Buffer", "URL", "URLSearchParams", "TextEncoder", "TextDecoder",
          "XMLHttpRequest", "WebSocket", "Headers", "Request", "Response", "FormData", "Blob", "window", "document",
-         "atob", "btoa", "localStorage", "sessionStorage", "navigator", "alert", "prompt", "confirm"],
+         "atob", "btoa", "localStorage", "sessionStorage", "navigator", "alert", "prompt", "confirm", "AbortSignal",
+         "Event", "EventTarget", "CustomEvent", "MessageChannel", "MessagePort", "MessageEvent", "BroadcastChannel",
+         "ReadableStream", "WritableStream", "TransformStream", "CompressionStream", "DecompressionStream", "File",
+         "WebAssembly"],
         _TASK,
     ),
     "process": "read the environment in a task, and give it to the workflow as an input",
@@ -88,6 +91,11 @@ EARLIER: Final[dict[str, str]] = {
     "Inputs": "inputs are the second parameter: `workflow(ctx, inputs) { … }`",
     "Context": "the context is the first parameter: `workflow(ctx, inputs) { … }`",
 }
+#: What Node's console has besides the five levels of the log.
+CONSOLE_OUT: Final = tuple(
+    "assert clear count countReset dir dirxml group groupCollapsed groupEnd profile profileEnd table time timeEnd "
+    "timeLog timeStamp trace".split()
+)
 #: Properties of builtin objects that flows refuse -> hint. (object name, property)
 OUT_STATICS: Final[dict[tuple[str, str], str]] = {
     **{("Object", name): "leave it out, or hand on a copy: `{ ...value }`" for name in (
@@ -101,11 +109,10 @@ OUT_STATICS: Final[dict[tuple[str, str], str]] = {
     ("Map", "groupBy"): "group with a loop",
     ("Array", "fromAsync"): "write `await Promise.all(…)`",
     ("String", "raw"): "write an ordinary string",
-    **{("Error", name): "errors have their stack already" for name in (
-        "captureStackTrace", "prepareStackTrace", "stackTraceLimit")},
-    **{("console", name): "write `console.log`, or `JSON.stringify(value, null, 2)` of what is shown" for name in (
-        "table", "dir", "dirxml", "group", "groupCollapsed", "groupEnd", "trace", "assert", "count", "countReset",
-        "time", "timeEnd", "timeLog", "clear", "timeStamp", "profile", "profileEnd")},
+    **{(kind, name): "errors have their stack already" for kind in sorted(ERROR_KINDS)
+       for name in ("captureStackTrace", "prepareStackTrace", "stackTraceLimit")},
+    **{("console", name): "write `console.log`, or `JSON.stringify(value, null, 2)` of what is shown"
+       for name in CONSOLE_OUT},
 }  # fmt: skip
 #: Properties that are refused on anything -> hint.
 OUT_MEMBERS: Final[dict[str, str]] = {

@@ -139,7 +139,7 @@ class NativeFunction:
 class Builtin(NativeFunction):
     """A builtin function or constructor; a process-wide constant, found by ``name`` in BUILTINS."""
 
-    __slots__ = ("name", "construct", "members", "is_instance")
+    __slots__ = ("name", "construct", "members", "is_instance", "needs_owner")
 
     def __init__(
         self,
@@ -149,12 +149,14 @@ class Builtin(NativeFunction):
         construct: Callable[..., Value] | None = None,
         members: dict[str, Value] | None = None,
         is_instance: Callable[[Value], bool] | None = None,
+        needs_owner: bool = False,
     ) -> None:
         self.name = name  #: Full name: "Math.max", "Array".
         self.call = call
         self.construct = construct  #: For ``new``; None when it is not a constructor.
         self.members = members if members is not None else {}  #: Static members by short name.
         self.is_instance = is_instance  #: For ``instanceof``; None when it has no instances.
+        self.needs_owner = needs_owner  #: A static that only works as ``Owner.name(…)``, like ``Promise.resolve``.
         assert name not in BUILTINS, f"builtin {name} is defined twice"
         BUILTINS[name] = self
 
@@ -163,8 +165,8 @@ class Builtin(NativeFunction):
 
 
 class BuiltinMethod(NativeFunction):
-    """A builtin method read as a value (``x.push`` without a call). It has lost its receiver: calling it
-    is an UnsupportedError. One object per name, so that identity holds."""
+    """A builtin method read as a value (``x.push``, ``Promise.all`` without a call). It has lost its receiver: calling
+    it is an UnsupportedError. One object per name, so that identity holds."""
 
     __slots__ = ("name",)
 
@@ -206,11 +208,11 @@ BUILTINS: dict[str, Builtin | Namespace] = {}
 METHOD_VALUES: dict[str, BuiltinMethod] = {}
 
 
-def builtin_named(name: str) -> Builtin | Namespace | BuiltinMethod:
+def builtin_named(name: str) -> Value:
     """The builtin of that name, for reading snapshots. Raises KeyError for an unknown name."""
     found = BUILTINS.get(name)
     if found is not None:
-        return found
+        return static_value(found)
     owner, _, method = name.partition(".")
     for tag_class, tag in METHOD_OWNERS.items():
         if tag == owner and method in METHODS[tag_class]:
@@ -225,6 +227,13 @@ def method_value(receiver_class: type, name: str) -> BuiltinMethod:
         owner = METHOD_OWNERS[receiver_class]
     full_name = f"{owner}.{name}"
     return METHOD_VALUES.get(full_name) or BuiltinMethod(full_name)
+
+
+def static_value(static: Value) -> Value:
+    """The value of reading a static member of a builtin without calling it."""
+    if static.__class__ is Builtin and static.needs_owner:
+        return METHOD_VALUES.get(static.name) or BuiltinMethod(static.name)
+    return static
 
 
 def is_callable(value: Value) -> bool:

@@ -6,6 +6,8 @@ from collections.abc import Callable
 from typing import Final
 
 from rhythm.language.builtins.formats import format_arguments
+from rhythm.language.builtins.support import unsupported
+from rhythm.language.names import CONSOLE_OUT
 from rhythm.language.values_types import UNDEFINED, Builtin, Namespace, Value, current_realm
 
 #: Method -> level of its lines.
@@ -20,4 +22,13 @@ def _logger(level: str) -> Callable[..., Value]:
     return log
 
 
-CONSOLE = Namespace("console", {name: Builtin(f"console.{name}", _logger(level)) for name, level in LEVELS.items()})
+CONSOLE = Namespace(
+    "console",
+    {
+        **{name: Builtin(f"console.{name}", _logger(level)) for name, level in LEVELS.items()},
+        **{
+            name: Builtin(f"console.{name}", unsupported(f"console.{name} is not available in flows; use console.log"))
+            for name in CONSOLE_OUT
+        },
+    },
+)

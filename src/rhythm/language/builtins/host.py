@@ -245,6 +245,7 @@ def describe(operation: HostOperation) -> str:
 def _named(error: JSError, name: str, operation: HostOperation, **props: Value) -> JSError:
     error.props["stack"] = error.props["stack"].replace("Error", name, 1)
     error.props["name"] = name
+    error.hidden = error.hidden | {"name"}
     if operation.kind in ("task", "child"):
         error.props["task" if operation.kind == "task" else "workflow"] = operation.name
         error.props["executionId"] = operation.child_id

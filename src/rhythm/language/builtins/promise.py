@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Final
+
 from rhythm.language.builtins.support import callback, unsupported
 from rhythm.language.members import iterate
 from rhythm.language.operators import describe
@@ -88,10 +91,15 @@ def _combine(kind: str, values: Value) -> Promise:
     return promise
 
 
+def _combinator(kind: str) -> Callable[..., Promise]:
+    return lambda values=UNDEFINED, *_: _combine(kind, values)
+
+
 def _not_new(*_: Value) -> Value:
     throw_type_error("Promise constructor cannot be invoked without 'new'")
 
 
+COMBINATORS: Final = ("all", "allSettled", "any", "race")
 _LATER = "is not available in flows"
 PROMISE = Builtin(
     "Promise",
@@ -99,12 +107,9 @@ PROMISE = Builtin(
     construct=_new,
     is_instance=lambda value: value.__class__ is Promise,
     members={
-        "resolve": Builtin("Promise.resolve", _resolve),
-        "reject": Builtin("Promise.reject", _reject),
-        "all": Builtin("Promise.all", lambda values=UNDEFINED, *_: _combine("all", values)),
-        "allSettled": Builtin("Promise.allSettled", lambda values=UNDEFINED, *_: _combine("allSettled", values)),
-        "any": Builtin("Promise.any", lambda values=UNDEFINED, *_: _combine("any", values)),
-        "race": Builtin("Promise.race", lambda values=UNDEFINED, *_: _combine("race", values)),
+        "resolve": Builtin("Promise.resolve", _resolve, needs_owner=True),
+        "reject": Builtin("Promise.reject", _reject, needs_owner=True),
+        **{kind: Builtin(f"Promise.{kind}", _combinator(kind), needs_owner=True) for kind in COMBINATORS},
         "withResolvers": Builtin(
             "Promise.withResolvers", unsupported(f"Promise.withResolvers {_LATER}; use new Promise")
         ),
