@@ -102,6 +102,10 @@ def test_program_gives_what_it_says(program: Program, mode: Any) -> None:
     assert said(program) == comparable(outcome)
 
 
+def test_there_are_many_programs() -> None:
+    assert len(PROGRAMS) >= 650
+
+
 @pytest.mark.parametrize("number", range(len(PROGRAMS)), ids=lambda number: PROGRAMS[number].place)
 def test_node_gives_the_same(number: int) -> None:
     assert said(PROGRAMS[number]) == node_results()[number]
