@@ -22,9 +22,11 @@ import threading
 import uuid
 from collections import OrderedDict
 from collections.abc import Callable, Sequence, Set
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from types import FunctionType
 from typing import Any, Final
+
+import msgspec
 
 from rhythm import payloads
 from rhythm.errors import CompileError, InvalidInput
@@ -178,8 +180,7 @@ def load_program(ir_bytes: bytes, content_hash: str) -> Program:
 # Activations --------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True, slots=True)
-class StartInfo:
+class StartInfo(msgspec.Struct, frozen=True, gc=False):
     """What a new execution begins with."""
 
     execution_id: str
@@ -209,8 +210,7 @@ class Limits:
     payload_bytes_max: int = PAYLOAD_BYTES_MAX  #: Largest inputs of a task or child, and output. Default 1 MiB.
 
 
-@dataclass(slots=True)
-class Live:
+class Live(msgspec.Struct):
     """A decoded heap, for the next activation of the same version on this process."""
 
     realm: Realm
@@ -218,23 +218,22 @@ class Live:
     root: Promise
 
 
-@dataclass(slots=True)
-class Activation:
+class Activation(msgspec.Struct):
     """What an activation asks for. Either ``snapshot`` or ``outcome`` is set."""
 
     snapshot: bytes | None = None
     outcome: WorkflowOutcome | None = None
     seen_through: int = 0  #: highest delivery number taken in
-    children: list[NewChild] = field(default_factory=list)
-    timers: list[NewTimer] = field(default_factory=list)
-    dropped_timers: list[int] = field(default_factory=list)
-    cancels: list[uuid.UUID] = field(default_factory=list)
-    wake_groups: list[WakeGroup] = field(default_factory=list)
+    children: list[NewChild] = []
+    timers: list[NewTimer] = []
+    dropped_timers: list[int] = []
+    cancels: list[uuid.UUID] = []
+    wake_groups: list[WakeGroup] = []
     outstanding: int = 0  #: operations it waits for
     unread_signals: int = 0
-    standing: Standing = field(default_factory=Standing)
+    standing: Standing = Standing()
     #: (level, text) of console calls and warnings; levels are those of model.LOG_LEVELS, texts may hold lone surrogates
-    logs: list[tuple[str, str]] = field(default_factory=list)
+    logs: list[tuple[str, str]] = []
     live: Live | None = None  #: for the cache, once the commit is confirmed; None with an outcome
 
 

@@ -12,7 +12,7 @@ import threading
 import time
 import uuid
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
@@ -276,8 +276,7 @@ class TaskOutcome(msgspec.Struct, frozen=True, gc=False):
     retry_after_seconds: float | None = None  #: failed only: instead of the policy's backoff
 
 
-@dataclass(frozen=True, slots=True)
-class NewChild:
+class NewChild(msgspec.Struct, frozen=True, gc=False):
     """A task or workflow that an activation starts."""
 
     operation: int
@@ -287,11 +286,10 @@ class NewChild:
     inputs: bytes
     #: Only what the call set (the keys of ``language.builtins.host.StartChild.options``). Stored are key, queue,
     #: priority, retries, retry, timeout_seconds and delay_seconds; the others are the engine's business.
-    options: Mapping[str, Any] = field(default_factory=dict)
+    options: Mapping[str, Any] = msgspec.field(default_factory=dict)
 
 
-@dataclass(frozen=True, slots=True)
-class NewTimer:
+class NewTimer(msgspec.Struct, frozen=True, gc=False):
     """A timer that an activation arms. One of the two times is set."""
 
     operation: int
@@ -308,16 +306,14 @@ def number_ranges(numbers: Sequence[int]) -> list[tuple[int, int]]:
     return found
 
 
-@dataclass(frozen=True, slots=True)
-class WakeGroup:
+class WakeGroup(msgspec.Struct, frozen=True, gc=False):
     """Outstanding operations that are watched by one combinator only."""
 
     mode: str  #: "on_rejection", "on_fulfilment" or "last"
     operations: Sequence[int]  #: those still outstanding at the snapshot
 
 
-@dataclass(frozen=True, slots=True)
-class Standing:
+class Standing(msgspec.Struct, frozen=True, gc=False):
     """Where a suspended workflow stands, for people."""
 
     line: int | None = None
@@ -327,8 +323,7 @@ class Standing:
     awaiting: bytes = b"[]"
 
 
-@dataclass(frozen=True, slots=True)
-class WorkflowOutcome:
+class WorkflowOutcome(msgspec.Struct, frozen=True, gc=False):
     """How a workflow ended."""
 
     status: str  #: "completed", "failed" or "cancelled"
@@ -336,8 +331,7 @@ class WorkflowOutcome:
     keep_snapshot: bool = False  #: an uncatchable ending: the last snapshot and what it has not read stay
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class WorkflowCommit:
+class WorkflowCommit(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """One activation's result. Either a snapshot or an outcome is set."""
 
     token: int
@@ -346,7 +340,7 @@ class WorkflowCommit:
     seen_through: int  #: highest delivery number it has taken in; 0: none
     snapshot: bytes | None = None  #: as it is to be stored (see store.codec)
     outcome: WorkflowOutcome | None = None
-    standing: Standing = field(default_factory=Standing)
+    standing: Standing = Standing()
     outstanding: int = 0  #: operations the snapshot waits for, of any kind; 1 allows continuation in place
     unread_signals: int = 0  #: signals the snapshot holds unread, or that were unread at the end
     wake_groups: Sequence[WakeGroup] = ()
@@ -357,8 +351,7 @@ class WorkflowCommit:
     logs: Sequence[tuple[str, str]] = ()  #: (level, text) of the lines it has written
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Continuation:
+class Continuation(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """The next step of a parent, sent with the outcome of the task it waited for (``Claim.parent``).
 
     ``commit.id``, ``commit.version`` are the parent's; its ``seen_through`` is ``Parent.next_number``; its
@@ -370,8 +363,7 @@ class Continuation:
     commit: WorkflowCommit
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ExchangeRequest:
+class ExchangeRequest(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """Everything a worker has to say, and what it would take."""
 
     incarnation: uuid.UUID
@@ -392,8 +384,7 @@ class ExchangeRequest:
     parents: bool = False  #: tasks bring along the parents that may be continued in place (``Claim.parent``)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ExchangeResult:
+class ExchangeResult(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """What became of what was said, and what was claimed."""
 
     claims: list[Claim]

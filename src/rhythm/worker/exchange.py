@@ -33,7 +33,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import dataclasses
 import json
 import logging
 import time
@@ -599,7 +598,7 @@ _NOT_ABOUT_DATA: Final = frozenset({"42", "0A", "F0", "25", "28", "2D", "40", "5
 
 
 def _with_token(commit: WorkflowCommit, token: int) -> WorkflowCommit:
-    return dataclasses.replace(commit, token=token)
+    return msgspec.structs.replace(commit, token=token)
 
 
 _REFUSED: Final = "OutcomeRefused"

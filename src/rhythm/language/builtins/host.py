@@ -23,8 +23,9 @@ from __future__ import annotations
 import math
 import uuid
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from typing import Any, Final
+
+import msgspec
 
 from rhythm.durations import parse_milliseconds
 from rhythm.errors import InvalidDuration
@@ -48,8 +49,7 @@ DELAY_MS_MAX: Final = 10 * 366 * 86_400_000.0  #: Ten years, as everywhere in Rh
 ERROR_NAMES_MAX: Final = 100  #: Names in retryOn and noRetryOn.
 
 
-@dataclass(frozen=True, slots=True)
-class StartChild:
+class StartChild(msgspec.Struct, frozen=True, gc=False):
     """Start a task or a child workflow."""
 
     operation: int
@@ -60,11 +60,10 @@ class StartChild:
     #: Only what the call has set: key, retries, retry, timeout_seconds, queue, priority,
     #: delay_seconds, on_cancel, cancellable. `retry` holds initial and max (seconds), factor, jitter, retry_on,
     #: no_retry_on.
-    options: dict[str, Any] = field(default_factory=dict)
+    options: dict[str, Any] = msgspec.field(default_factory=dict)
 
 
-@dataclass(frozen=True, slots=True)
-class StartTimer:
+class StartTimer(msgspec.Struct, frozen=True, gc=False):
     """Arm a timer for a sleep, or for the timeout of a signal wait. One of the two times is set."""
 
     operation: int
@@ -72,15 +71,13 @@ class StartTimer:
     due_at_ms: float | None = None  #: An absolute time, milliseconds since the epoch.
 
 
-@dataclass(frozen=True, slots=True)
-class DropTimer:
+class DropTimer(msgspec.Struct, frozen=True, gc=False):
     """Delete the timer of an operation."""
 
     operation: int
 
 
-@dataclass(frozen=True, slots=True)
-class CancelChild:
+class CancelChild(msgspec.Struct, frozen=True, gc=False):
     """Cancel a started task or child: remove it when nobody has claimed it, else ask it to stop."""
 
     operation: int
