@@ -16,7 +16,7 @@ function host({ signals, outcomes, workflows }, begin) {
     return event
   }
   const drop = (event) => { const index = events.indexOf(event); if (index >= 0) events.splice(index, 1) }
-  const seconds = (d) => typeof d === "number" ? d : [...d.matchAll(/([\d.]+)(ms|s|m|h|d)/g)]
+  const seconds = (d) => typeof d === "number" ? d : [...d.matchAll(/([\d.]+)\s*(ms|s|m|h|d)/g)]
     .reduce((sum, [, n, unit]) => sum + n * { ms: 1, s: 1000, m: 60000, h: 3600000, d: 86400000 }[unit], 0)
   const copy = (value) => value === undefined ? undefined : JSON.parse(JSON.stringify(value))
   const failure = (name, message, fields) => {
@@ -69,6 +69,7 @@ function host({ signals, outcomes, workflows }, begin) {
     })
   }
   function child(name, inputs) {
+    if (!workflows?.[name]) return task(name, inputs)
     const order = ++number
     const begun = load(workflows[name])({ executionId: name, name, cancelled: false }, copy(inputs) ?? {})
     return new Promise((resolve, reject) => begun.then(
@@ -144,10 +145,10 @@ async function run(program) {
   return { ...await outcomeOf(program, load, settle), ...(program.outcomes ? { calls } : {}) }
 }
 
-async function outcomeOf({ source, inputs }, load, settle) {
+async function outcomeOf({ source, inputs, ctx }, load, settle) {
   try {
     const workflow = load(source)
-    const promise = workflow({ executionId: "x", cancelled: false }, inputs ?? {})
+    const promise = workflow(ctx ?? { executionId: "x", cancelled: false }, inputs ?? {})
     await settle(promise)
     const value = await Promise.race([promise, new Promise((r) => setImmediate(() => r({ "@": "pending" })))])
     return { value: JSON.stringify(value) ?? "null" }
