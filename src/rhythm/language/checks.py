@@ -6,11 +6,11 @@ the source shows for certain what is meant, everything else is left to the run t
 
 from __future__ import annotations
 
-import itertools
 from typing import Final
 
 from rhythm.language import names, nodes
 from rhythm.language.diagnostics import Report
+from rhythm.language.reachability import never_goes_past
 
 _FUNCTION_MEMBERS: Final = {
     "call": "call it directly",
@@ -20,7 +20,6 @@ _FUNCTION_MEMBERS: Final = {
     "name": "keep the name in a constant",
     "toString": "functions have no text",
 }
-_JUMPS: Final = (nodes.ReturnStatement, nodes.ThrowStatement, nodes.BreakStatement, nodes.ContinueStatement)
 #: Methods of arrays that ask their function whether something is so.
 _TESTING: Final = frozenset("filter find findIndex findLast findLastIndex some every".split())
 _COMBINATORS: Final = frozenset("all allSettled any race".split())
@@ -262,19 +261,27 @@ class Checks:
                 )
 
     def check_reachable(self, body: list[nodes.Statement]) -> None:
-        for item, following in itertools.pairwise(body):
-            if isinstance(item, _JUMPS):
-                if isinstance(following, nodes.FunctionDeclaration | nodes.EmptyStatement | nodes.ErrorNode):
-                    return
-                text, hint = "this is never reached", "remove it"
-                if isinstance(item, nodes.ReturnStatement) and item.argument is None and item.end != following.start:
-                    if isinstance(following, nodes.BlockStatement | nodes.ExpressionStatement) and (
-                        self.report.source[item.end - 1] != ";"
-                    ):
-                        text = "this is never reached: `return` ends with its line"
-                        hint = "begin the value on the line of `return`"
-                self.report.warning("W105", text, following.start, following.end, hint)
-                return
+        last = next((item for item in body if never_goes_past(item)), None)
+        if last is None:
+            return
+        rest = body[body.index(last) + 1 :]
+        # A function is made before anything runs, and a `break` behind a `return` is a habit that harms nobody.
+        harmless = (nodes.FunctionDeclaration, nodes.EmptyStatement, nodes.ErrorNode, nodes.BreakStatement)
+        following = next((item for item in rest if not isinstance(item, harmless)), None)
+        if following is None:
+            return
+        text, hint = "this is never reached", "remove it"
+        if (
+            isinstance(last, nodes.ReturnStatement)
+            and last.argument is None
+            and following is rest[0]
+            and last.end != following.start
+            and isinstance(following, nodes.BlockStatement | nodes.ExpressionStatement)
+            and self.report.source[last.end - 1] != ";"
+        ):
+            text = "this is never reached: `return` ends with its line"
+            hint = "begin the value on the line of `return`"
+        self.report.warning("W105", text, following.start, following.end, hint)
 
     def check_cases(self, node: nodes.SwitchStatement) -> None:
         seen: set[tuple[str, object]] = set()
