@@ -11,6 +11,8 @@ import random
 
 import pytest
 
+from rhythm.language.builtins.math import MATH
+from rhythm.language.codegen_types import MATH_CONSTANTS, MATH_FUNCTIONS
 from tests.language.flow_node import run_here, run_in_node
 
 PER_PROGRAM = 40
@@ -296,6 +298,13 @@ def test_builtins_agree_with_node(group: str) -> None:
             differences += _differing(expressions[number * PER_PROGRAM :][:PER_PROGRAM], chunks[number])
 
     assert differences == []
+
+
+def test_the_code_generator_knows_the_members_of_math() -> None:
+    numbers = {name for name, member in MATH.members.items() if isinstance(member, float)}
+
+    assert numbers == MATH_CONSTANTS
+    assert set(MATH.members) - numbers == MATH_FUNCTIONS
 
 
 def _differing(expressions: list[str], wrapped: list[str]) -> list[str]:

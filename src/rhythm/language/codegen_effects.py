@@ -15,6 +15,7 @@ from typing import Final
 from rhythm.language.codegen_types import (
     ARRAY,
     BOOLEAN,
+    MATH_FUNCTIONS,
     NULL,
     NUMBER,
     NUMBER_METHODS,
@@ -117,7 +118,8 @@ class Effects:
     def _knows_method(self, function_id: int, node: Node, names: set[str]) -> bool:
         receiver, name, arguments = node[1], node[2], node[4]
         if receiver[0] == "global":
-            return bool(receiver[1] == "Math" and self._primitive(function_id, arguments))
+            is_math = receiver[1] == "Math" and name in MATH_FUNCTIONS
+            return is_math and self._primitive(function_id, arguments)
         kinds = self.analysis.kinds(function_id, receiver)
         if kinds == ARRAY:
             if name in _CALLBACK_METHODS and arguments and arguments[0][0] == "closure":

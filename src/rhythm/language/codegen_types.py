@@ -129,6 +129,12 @@ _ARRAY_METHODS: Final[dict[str, int]] = {
     **dict.fromkeys(["some", "every", "includes"], BOOLEAN),
     "join": STRING,
 }
+#: What Math has; its other members are inherited or missing.
+MATH_FUNCTIONS: Final = frozenset(
+    "abs acos acosh asin asinh atan atan2 atanh cbrt ceil clz32 cos cosh exp expm1 floor fround hypot imul log log10 "
+    "log1p log2 max min pow random round sign sin sinh sqrt tan tanh trunc".split()
+)
+MATH_CONSTANTS: Final = frozenset("E LN10 LN2 LOG10E LOG2E PI SQRT1_2 SQRT2".split())
 NUMBER_METHODS: Final = frozenset({"toFixed", "toString", "toPrecision", "toExponential"})
 
 
@@ -507,7 +513,7 @@ class Analysis:
 
     def _member_kinds(self, function_id: int, node: Node, reads: list[Key | int] | None) -> int:
         if node[1][0] == "global":
-            return NUMBER if node[1][1] == "Math" else ANY
+            return NUMBER if node[1][1] == "Math" and node[2] in MATH_CONSTANTS else ANY
         if node[2] == "length":
             kinds = self._kinds(function_id, node[1], reads)
             if not kinds & ~(ARRAY | STRING):
@@ -536,7 +542,8 @@ class Analysis:
     def _method_kinds(self, function_id: int, node: Node, reads: list[Key | int] | None) -> int:
         receiver, name = node[1], node[2]
         if receiver[0] == "global":
-            return NUMBER if receiver[1] == "Math" else _STATIC_CALLS.get((receiver[1], name), ANY)
+            is_math = receiver[1] == "Math" and name in MATH_FUNCTIONS
+            return NUMBER if is_math else _STATIC_CALLS.get((receiver[1], name), ANY)
         kinds = self._kinds(function_id, receiver, reads)
         if not kinds:
             return 0

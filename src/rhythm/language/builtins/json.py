@@ -6,11 +6,12 @@ import json
 import math
 import re
 from collections.abc import Callable
+from itertools import pairwise
 from typing import Any
 
-from rhythm.language.builtins import json_errors
+from rhythm.language.builtins import json_deep, json_errors
 from rhythm.language.builtins.support import callback, integer
-from rhythm.language.members import get_member, index_of, own_keys, own_value
+from rhythm.language.members import get_member, own_keys, own_value
 from rhythm.language.numbers import number_to_string
 from rhythm.language.operators import to_string, too_long
 from rhythm.language.units import LONE_SURROGATE, to_units
@@ -40,16 +41,24 @@ def _constant(name: str) -> Any:
     raise ValueError(name)
 
 
-_decoder = json.JSONDecoder(parse_int=float, parse_float=float, parse_constant=_constant)
+_decoder: Any = json.JSONDecoder(parse_int=float, parse_float=float, parse_constant=_constant)
 
 
 def parse_text(text: str) -> Value:
     """The value of JSON text (UTF-16 units). Throws a SyntaxError as JSON.parse does."""
     try:
-        value = _decoder.decode(text.strip(" \t\n\r"))
+        try:
+            value = _decoder.decode(text.strip(" \t\n\r"))
+            return _split(value) if "\\u" in text and _ESCAPED_SURROGATE.search(text) else value
+        except RecursionError:
+            return json_deep.parse(text, _scan)
     except ValueError:
         raise JSThrow(JSError("SyntaxError", json_errors.message(text))) from None
-    return _split(value) if "\\u" in text and _ESCAPED_SURROGATE.search(text) else value
+
+
+def _scan(text: str, at: int) -> tuple[Value, int]:
+    value, end = _decoder.scan_once(text, at)
+    return _split(value), end
 
 
 def _split(value: Value) -> Value:
@@ -65,21 +74,25 @@ def _split(value: Value) -> Value:
 
 def _revive(holder: Value, key: str, function: Callable[..., Value]) -> Value:
     value = own_value(holder, key)
-    if value.__class__ is dict or value.__class__ is list:
+    if isinstance(value, dict | list):
         for name in own_keys(value):
             revived = _revive(value, name, function)
-            if value.__class__ is dict:
+            if isinstance(value, dict):
                 if revived is UNDEFINED:
                     value.pop(name, None)
                 else:
                     value[name] = revived
             else:
-                index = index_of(name)
-                if index is not None and index < len(value):
-                    if revived is UNDEFINED:
-                        raise UnsupportedError("a reviver that removes array elements would leave holes")
-                    value[index] = revived
+                _revive_element(value, int(name), revived)
     return function(key, value)
+
+
+def _revive_element(array: list[Value], index: int, revived: Value) -> None:
+    """Puts back what a reviver made of an element; the reviver may have changed the length of the array."""
+    if revived is not UNDEFINED and index <= len(array):
+        array[index : index + 1] = [revived]
+    elif revived is not UNDEFINED or index < len(array):
+        raise UnsupportedError("a reviver that removes array elements would leave holes")
 
 
 def _parse(text: Value = UNDEFINED, reviver: Value = UNDEFINED, *_: Value) -> Value:
@@ -109,7 +122,7 @@ class _Writer:
         self.allowed = _allowed(replacer) if replacer.__class__ is list else None
         self.gap = gap
         self.indent = ""
-        self.active: list[tuple[str, Value]] = []  # the key each was found under; of an array element, "index 0"
+        self.active: dict[int, tuple[str, Value]] = {}  # by id: the key it was found under, and the object
         self.size = 0
 
     def property(self, holder: Value, key: str, value: Value) -> str | None:
@@ -128,15 +141,14 @@ class _Writer:
             return "true" if value else "false"
         if value is UNDEFINED or is_callable(value):
             return None
-        shown = f"index {key}" if holder.__class__ is list else f"property '{key}'" if key else "<anonymous>"
-        for place, (_, active) in enumerate(self.active):
-            if active is value:
-                throw_type_error(_circular(self.active[place:], shown))
-        self.active.append((shown, value))
+        place = id(value)
+        if place in self.active:
+            throw_type_error(_circular(list(self.active.values()), key, value))
+        self.active[place] = key, value
         try:
             return self.array(value) if kind is list else self.object(value)
         finally:
-            self.active.pop()
+            del self.active[place]
 
     def sized(self, text: str) -> str:
         self.size += len(text)
@@ -185,19 +197,30 @@ def _any_value(value: Value, key: str) -> Value:
     return get_member(value, key, None)
 
 
-def _circular(circle: list[tuple[str, Value]], closing: str) -> str:
+def _circular(active: list[tuple[str, Value]], closing: str, start: Value) -> str:
     """V8's picture of a circle: where it starts, the next two objects of it and the last one."""
-    lines = [f"{key} -> object with constructor '{_constructor(value)}'" for key, value in circle[1:]]
+    first = next(place for place, (_, value) in enumerate(active) if value is start)
+    circle = active[first:]
+    lines = [
+        f"{_shown_key(key, holder)} -> object with constructor '{_constructor(value)}'"
+        for (_, holder), (key, value) in pairwise(circle)
+    ]
     if len(lines) > 3:
         lines[2:-1] = ["..."]
     return "\n    ".join(
         [
             "Converting circular structure to JSON",
-            f"--> starting at object with constructor '{_constructor(circle[0][1])}'",
+            f"--> starting at object with constructor '{_constructor(start)}'",
             *(f"|     {line}" for line in lines),
-            f"--- {closing} closes the circle",
+            f"--- {_shown_key(closing, active[-1][1])} closes the circle",
         ]
     )
+
+
+def _shown_key(key: str, holder: Value) -> str:
+    if holder.__class__ is list:
+        return f"index {key}"
+    return f"property '{key}'" if key else "<anonymous>"
 
 
 def _constructor(value: Value) -> str:

@@ -79,6 +79,7 @@ register_methods(
         "toLocaleString": unsupported("`.toLocaleString` depends on a locale; format for people in a task"),
     },
 )
+register_methods(Namespace, "Object", {})
 
 
 def _checked(value: Value) -> Value:
