@@ -31,6 +31,7 @@ class Checks:
 
     def __init__(self, report: Report) -> None:
         self.report = report
+        self.needed: list[list[list[nodes.Identifier]]] = []  # names by part, of patterns where order matters
 
     # --- what an expression surely is ---------------------------------------------------------------------------------
 
@@ -298,12 +299,40 @@ class Checks:
             if kind and own and kind != own:
                 self.report.warning("W108", f"a {kind} never equals a {own}", test.start, test.end, "remove it")
 
+    def note_needed(self, pattern: nodes.Pattern) -> None:
+        """Remembers the parts of a declared pattern that may be there for the sake of others."""
+        for part in nodes.patterns_within(pattern):
+            if isinstance(part, nodes.ArrayPattern):  # to get at a later element
+                self.needed.append([[*nodes.pattern_names([item])] for item in part.elements])
+            elif part.properties and isinstance(
+                part.properties[-1], nodes.RestElement
+            ):  # to leave them out of the rest
+                for item in part.properties[:-1]:
+                    names_of_rest = [*nodes.pattern_names([part.properties[-1]])]
+                    self.needed.append([[*nodes.pattern_names([item])], names_of_rest])
+
+    def needed_bindings(self) -> set[nodes.Binding]:
+        """The bindings that stand in a pattern before one that is read."""
+        found: set[nodes.Binding] = set()
+        for parts in self.needed:
+            is_read = False
+            for names_of_part in reversed(parts):
+                bindings = [name.binding for name in names_of_part if name.binding is not None]
+                if any(binding.reads for binding in bindings):
+                    is_read = True
+                elif is_read:
+                    found.update(bindings)
+        return found
+
     def check_unused(self, functions: list[nodes.FunctionInfo]) -> None:
+        needed = self.needed_bindings()
         for function in functions:
             for binding in function.bindings:
                 if binding.reads or binding.kind not in ("let", "const", "function") or binding.name.startswith("_"):
                     continue
-                if binding.awaited:  # the name says what was waited for; without it the await would have to stay
+                if (
+                    binding in needed or binding.awaited
+                ):  # the name says what was waited for; without it the await would have to stay
                     continue
                 what = "function" if binding.kind == "function" else "variable"
                 self.report.warning(

@@ -33,7 +33,7 @@ from __future__ import annotations
 
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Literal as OneOf
@@ -523,3 +523,41 @@ def recursion_room(frames: int = RECURSION_ROOM_FRAMES) -> Iterator[None]:
             _room_users -= 1
             if _room_users == 0 and _room_set != _room_before and sys.getrecursionlimit() == _room_set:
                 sys.setrecursionlimit(_room_before)
+
+
+def pattern_names(patterns: Sequence[Node | None]) -> Iterator[Identifier]:
+    """The names that binding patterns declare, in source order."""
+    rest: list[Node | None] = list(reversed(patterns))
+    while rest:
+        item = rest.pop()
+        if isinstance(item, Identifier):
+            yield item
+        elif isinstance(item, AssignmentPattern):
+            rest.append(item.left)
+        elif isinstance(item, RestElement):
+            rest.append(item.argument)
+        elif isinstance(item, ArrayPattern):
+            rest.extend(reversed(item.elements))
+        elif isinstance(item, ObjectPattern):
+            rest.extend(reversed(item.properties))
+        elif isinstance(item, AssignmentProperty):
+            rest.append(item.value)
+
+
+def patterns_within(pattern: Pattern) -> Iterator[ArrayPattern | ObjectPattern]:
+    """A pattern and the patterns inside it."""
+    rest: list[Node | None] = [pattern]
+    while rest:
+        item = rest.pop()
+        if isinstance(item, AssignmentPattern):
+            rest.append(item.left)
+        elif isinstance(item, RestElement):
+            rest.append(item.argument)
+        elif isinstance(item, AssignmentProperty):
+            rest.append(item.value)
+        elif isinstance(item, ArrayPattern):
+            yield item
+            rest.extend(item.elements)
+        elif isinstance(item, ObjectPattern):
+            yield item
+            rest.extend(item.properties)

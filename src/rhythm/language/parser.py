@@ -187,10 +187,12 @@ class Parser(ExpressionParser):
             raise self.fail(
                 "F110", f"blocks nest at most {STATEMENT_NESTING_MAX} deep", hint="move the inner part into a function"
             )
+        outer_start, self.statement_start = self.statement_start, self.token.start
         try:
             return self.statement_inside()
         finally:
             self.statement_depth -= 1
+            self.statement_start = outer_start
 
     def statement_inside(self) -> nodes.Statement:
         token = self.token

@@ -44,6 +44,7 @@ _UNARY_WORDS: Final = frozenset(["typeof", "void", "delete"])
 _CONTINUATIONS: Final = frozenset(["(", "[", "+", "-", "/"])
 AWAIT_ELSEWHERE: Final = "`await` stands in a function that is not async"
 ASYNC_MISSING: Final = "write `async` before the function"
+_OBJECT_FOLLOWS: Final = frozenset(["(", "[", ",", "=", "?", "??", "||", "&&", "return", "..."])
 _OPERAND: Final = "an expression"
 #: Words that belong to a statement whose beginning is missing -> message, hint.
 _MISPLACED: Final = {
@@ -69,7 +70,8 @@ class ExpressionParser:
         self.tokens = tokens
         self.index = 0
         self.token = tokens[0]
-        self.matching = _matching_brackets(tokens)
+        self.matching, self.openers = _brackets(tokens)
+        self.statement_start = 0  # offset of the innermost statement that is being parsed
         self.is_async = False
         self.await_reserved = True  # a name only in functions that are not async
         self.in_function = False
@@ -312,14 +314,8 @@ class ExpressionParser:
             precedence = _BINARY.get(operator)
             if precedence is None or precedence <= minimum or (no_in and operator == "in"):
                 return left
-            if token.newline and operator in _CONTINUATIONS:
-                self.report.warning(
-                    "W101",
-                    f"this line begins with `{operator}` and continues the one before",
-                    token.start,
-                    token.end,
-                    "end the line before with ; if that is not meant",
-                )
+            if operator in _CONTINUATIONS:
+                self.warn_continuation(token)
             if operator == "**" and unary_before:
                 raise self.fail(
                     "F114", "a unary operator before ** needs parentheses", hint="write (-a) ** b or -(a ** b)"
@@ -457,7 +453,8 @@ class ExpressionParser:
         return expression
 
     def warn_continuation(self, token: Token) -> None:
-        if token.newline:
+        """Warns of a line that goes on with the statement before it, where nobody may see that."""
+        if token.newline and not self.in_brackets() and (token.value in ("(", "[") or not self.is_indented(token)):
             self.report.warning(
                 "W101",
                 f"this line begins with `{token.value}` and continues the one before",
@@ -465,6 +462,21 @@ class ExpressionParser:
                 token.end,
                 "end the line before with ; if that is not meant",
             )
+
+    def in_brackets(self) -> bool:
+        """Whether the innermost open bracket around the current token is one in which no statement can end."""
+        opener = self.openers.get(self.index, -1)
+        if opener < 0 or self.tokens[opener].value != "{":
+            return opener >= 0
+        before = self.tokens[opener - 1]  # of an object, not of a block
+        return before.value in _OBJECT_FOLLOWS and before.kind in (PUNCTUATOR, NAME)
+
+    def is_indented(self, token: Token) -> bool:
+        """Whether the line of a token is indented more than the first one of its statement."""
+        source = self.report.source
+        first, line = (source.rfind("\n", 0, offset) + 1 for offset in (self.statement_start, token.start))
+        own = token.start - line
+        return bool(source[first : first + own].lstrip())
 
     def optional_link(self, expression: nodes.Expression, start: int) -> nodes.Expression:
         if self.at_punctuator("("):
@@ -765,7 +777,7 @@ class ExpressionParser:
                 break
         self.expect(")")
         seen: set[str] = set()
-        for name in pattern_names(params):
+        for name in nodes.pattern_names(params):
             if name.name in seen:
                 self.report.error("F109", f"the parameter `{name.name}` is named twice", name.start, name.end)
             seen.add(name.name)
@@ -880,31 +892,18 @@ class ExpressionParser:
         raise self.fail_at(expression, "F107", "this cannot be assigned to", hint)
 
 
-def pattern_names(patterns: list[nodes.Pattern] | list[nodes.Pattern | None]) -> Iterator[nodes.Identifier]:
-    """The names that binding patterns declare, in source order."""
-    rest: list[nodes.Node | None] = list(reversed(patterns))
-    while rest:
-        item = rest.pop()
-        if isinstance(item, nodes.Identifier):
-            yield item
-        elif isinstance(item, nodes.AssignmentPattern):
-            rest.append(item.left)
-        elif isinstance(item, nodes.RestElement):
-            rest.append(item.argument)
-        elif isinstance(item, nodes.ArrayPattern):
-            rest.extend(reversed(item.elements))
-        elif isinstance(item, nodes.ObjectPattern):
-            rest.extend(reversed(item.properties))
-        elif isinstance(item, nodes.AssignmentProperty):
-            rest.append(item.value)
+def _brackets(tokens: list[Token]) -> tuple[list[int], dict[int, int]]:
+    """For each opening bracket the index of the closing one, 0 where there is none or for other tokens.
 
-
-def _matching_brackets(tokens: list[Token]) -> list[int]:
-    """For each opening bracket the index of the closing one, 0 where there is none or for other tokens."""
+    And for each token at the beginning of a line that may go on with the one before: the innermost bracket around it.
+    """
     matching = [0] * len(tokens)
+    openers: dict[int, int] = {}
     open_brackets: list[tuple[int, str]] = []
     pairs = {"(": ")", "[": "]", "{": "}"}
     for index, token in enumerate(tokens):
+        if token.newline and token.value in _CONTINUATIONS and open_brackets:
+            openers[index] = open_brackets[-1][0]
         if token.kind == TEMPLATE_HEAD:
             open_brackets.append((index, "`"))
         elif token.kind == TEMPLATE_TAIL:
@@ -915,4 +914,4 @@ def _matching_brackets(tokens: list[Token]) -> list[int]:
                 open_brackets.append((index, pairs[str(token.value)]))
             elif open_brackets and token.value == open_brackets[-1][1]:
                 matching[open_brackets.pop()[0]] = index
-    return matching
+    return matching, openers

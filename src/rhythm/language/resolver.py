@@ -23,7 +23,7 @@ from rhythm.language import names, nodes
 from rhythm.language.checks import Checks
 from rhythm.language.diagnostics import Report, closest
 from rhythm.language.nodes import Binding, BindingKind, FunctionInfo, Scope, ScopeKind, recursion_room
-from rhythm.language.parser_expressions import ASYNC_MISSING, AWAIT_ELSEWHERE, pattern_names
+from rhythm.language.parser_expressions import ASYNC_MISSING, AWAIT_ELSEWHERE
 
 WORKFLOW_PARAMETERS_MAX: Final = 2
 _SUGGESTIONS_MAX: Final = 20  #: names of one file that are compared with others
@@ -204,7 +204,8 @@ class _Resolver(Checks):
 
     def declare_variables(self, declaration: nodes.VariableDeclaration) -> None:
         for declarator in declaration.declarations:
-            for name in pattern_names([declarator.id]):
+            self.note_needed(declarator.id)
+            for name in nodes.pattern_names([declarator.id]):
                 binding = self.declare(name, declaration.kind)
                 if declarator.id is name:
                     binding.initialiser = declarator.init
@@ -403,7 +404,7 @@ class _Resolver(Checks):
         self.functions.append(info)
         try:
             with self.new_scope("params") as scope:
-                for name in pattern_names(params):
+                for name in nodes.pattern_names(params):
                     self.declare(name, "param")
                 simple = all(isinstance(param, nodes.Identifier) for param in params)
                 for param in params:
@@ -529,7 +530,7 @@ class _Resolver(Checks):
             with self.new_scope("catch") as scope:
                 node.handler.scope = scope
                 if node.handler.param is not None:
-                    for name in pattern_names([node.handler.param]):
+                    for name in nodes.pattern_names([node.handler.param]):
                         self.declare(name, "catch")
                     self.initialise(node.handler.param)
                 self.block(node.handler.body)
