@@ -399,6 +399,18 @@ def test_the_format_of_the_ir_is_pinned() -> None:
     assert len({version for _, version in IR_FORMATS}) == len(IR_FORMATS)
 
 
+def test_the_parts_of_a_program_are_those_of_its_version() -> None:
+    """The tables above are of nodes; this is what holds them. The same rule: a change bumps ir.VERSION."""
+    program = compiled()
+    functions = program["functions"]
+    parts = "id name kind params rest slots cells captures labels awaits body pos".split()
+
+    assert ir.VERSION == program["v"] == 1
+    assert ["v", "name", "functions", "module", "globals"] == list(program)
+    assert [parts] * len(functions) == [list(function) for function in functions]
+    assert {("live", "pos", "text")} == {tuple(wait) for function in functions for wait in function["awaits"]}
+
+
 def test_the_format_of_snapshots_is_pinned() -> None:
     """Fails when the tables change: bump snapshot.VERSION, keep reading the old version, add a line and samples."""
     assert (snapshot.FORMAT, snapshot.VERSION) in SNAPSHOT_FORMATS

@@ -456,6 +456,18 @@ def test_a_sample_resumes_to_its_result(sample: str) -> None:
     assert said["result"] == result_of(activation)
 
 
+@pytest.mark.parametrize("sample", [name for name in SAMPLES if name.startswith(f"v{snapshots.VERSION}-")])
+def test_a_sample_of_the_present_version_is_written_as_it_was(sample: str) -> None:
+    """Fails when the format changes: bump snapshot.VERSION, keep reading the old version, write new samples."""
+    said = json.loads((FOLDER / f"{sample}.json").read_text())
+    program = engine.load_program((FOLDER / f"{sample}.ir").read_bytes(), said["hash"])
+    data = (FOLDER / f"{sample}.snapshot").read_bytes()
+    realm = fresh_realm()
+    _, root = snapshots.decode(program, data, realm)
+
+    assert data == snapshots.encode(realm, root)
+
+
 @pytest.mark.parametrize("sample", SAMPLES)
 def test_the_source_of_a_sample_still_compiles(sample: str) -> None:
     program_of((FOLDER / f"{sample}.flow").read_text())

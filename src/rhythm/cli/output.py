@@ -26,6 +26,7 @@ from rhythm.errors import (
     RhythmError,
     SchemaMismatch,
     SignalRefused,
+    SnapshotError,
     StartRefused,
     WaitTimeout,
 )
@@ -40,6 +41,7 @@ _FAILURES = (
     ExecutionFinished,
     RetryRefused,
     SignalRefused,
+    SnapshotError,
     StartRefused,
 )
 _UNREACHABLE = (NotConfigured, DatabaseUnavailable, SchemaMismatch, WaitTimeout)
@@ -85,6 +87,12 @@ def line(text: str) -> None:
 def json_line(value: Any) -> None:
     """Prints one JSON value on one line of standard output; ASCII, so that no text can break the line."""
     line(json.dumps(value, separators=(",", ":"), default=_plain))
+
+
+def json_lines(value: Any) -> None:
+    """Prints one JSON value over several lines for people; what is not printable is escaped in JSON's way."""
+    text = json.dumps(value, ensure_ascii=False, indent=2, default=_plain)
+    line(text if text.isascii() else "".join(c if c == "\n" or c.isprintable() else json.dumps(c)[1:-1] for c in text))
 
 
 def value_line(value: Any) -> None:

@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
 
 from rhythm.cli import options, output
 from rhythm.cli.executions import Id, execution_json
 from rhythm.cli.lines import line_json, line_text
+from rhythm.errors import SnapshotError
 
 if TYPE_CHECKING:
     from rhythm.client import Client
+    from rhythm.config import Config
     from rhythm.model import ExecutionInfo, LogLine
 
 CHILDREN_MAX = 200  #: children of a workflow that are looked up
@@ -43,10 +47,18 @@ class Standing:
     children: dict[int, ExecutionInfo]  #: the children it waits for, by operation; at most CHILDREN_MAX
 
 
-def show(execution_id: Id, database_url: options.DatabaseUrl = None, as_json: options.Json = False) -> None:
+def show(
+    execution_id: Id,
+    snapshot: Annotated[
+        bool, typer.Option("--snapshot", help="Print the whole stored state of a workflow as one JSON value instead.")
+    ] = False,
+    database_url: options.DatabaseUrl = None,
+    as_json: options.Json = False,
+) -> None:
     """Shows an execution and where it stands.
 
     Of a suspended workflow: file, line, what it awaits, and its variables; of any workflow the end of its log.
+    With --snapshot exit code 1 when nothing is stored: it has not begun, or has finished.
 
     Example: rhythm show 0192f0c1-7e3a-7c55-9a55-2f8c54e0a1b2
     """
@@ -54,12 +66,26 @@ def show(execution_id: Id, database_url: options.DatabaseUrl = None, as_json: op
     from rhythm.config import load
 
     config = load({"database_url": database_url})
+    if snapshot:
+        state = run(_read_snapshot(config, execution_id))
+        if isinstance(state, str):
+            output.message(f"execution {execution_id} has no snapshot: {state}")
+            raise typer.Exit(output.FAILED)
+        if as_json:
+            output.json_line(state)
+        else:
+            output.json_lines(state)
+        return
 
     async def work() -> tuple[ExecutionInfo, Standing | None, list[LogLine]]:
         async with connected(config) as client:
             info = await client.execution(execution_id).refresh()
             log = await client.logs(info.id, newest=LOG_LINES_SHOWN) if info.kind == "workflow" else []
-            return info, await _standing(client, info), log
+            try:
+                return info, await _standing(client, info), log
+            except SnapshotError as error:
+                output.message(f"Where it stands cannot be shown: {error}")
+                return info, None, log
 
     info, standing, log = run(work())
     if as_json:
@@ -76,6 +102,32 @@ def show(execution_id: Id, database_url: options.DatabaseUrl = None, as_json: op
         output.line(f"\nlog{' (its end)' if log[0].number > 1 else ''}:")
         for line in log:
             output.line("  " + line_text(line).replace("\n", "\n  "))
+
+
+async def _read_snapshot(config: Config, execution_id: str) -> dict[str, Any] | str:
+    """The state of a workflow for `--snapshot`, or why there is none. Raises SnapshotError when it cannot be read."""
+    from rhythm.cli.connection import connected
+
+    async with connected(config) as client:
+        info = await client.execution(execution_id).refresh()
+        stored = await client.store.snapshot(info.id)
+        definition = None if stored is None else await client.store.definition(stored.definition_id)
+    if stored is None or definition is None:
+        return _why_no_snapshot(info)
+    from rhythm.engine import load_program
+    from rhythm.language.snapshot_json import to_json_value
+
+    return to_json_value(load_program(definition.ir, definition.hash), stored.snapshot)
+
+
+def _why_no_snapshot(info: ExecutionInfo) -> str:
+    from rhythm.model import FINISHED
+
+    if info.kind == "task":
+        return "it is a task"
+    if info.status in FINISHED:
+        return f"it is {info.status}, and only what ended by a limit or by lost workers keeps one"
+    return "it has not come to an await yet"
 
 
 async def _standing(client: Client, info: ExecutionInfo) -> Standing | None:

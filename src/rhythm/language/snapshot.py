@@ -15,7 +15,7 @@ at the await, in that order; a slot or capture that is a cell refers to a CELL e
 flow function runs when a snapshot is taken, so neither is stored.
 
 Entries are numbered in the order in which a walk from the roots meets them: decoding and encoding again gives the
-same bytes. Written versions are never dropped: see tests/language/snapshots/.
+same bytes. Written versions are never dropped: see tests/language/snapshots/. `snapshot_json` shows one as JSON.
 
 Failure: `decode` treats its input as hostile. Anything that is not a snapshot of this program raises SnapshotError.
 """
@@ -379,16 +379,7 @@ def decode(program: Program, data: bytes, realm: Realm) -> tuple[Instance, Promi
 
     Raises SnapshotError for anything that is not a snapshot of this program.
     """
-    if len(data) > BYTES_MAX:
-        raise SnapshotError(f"the snapshot has {len(data):,} bytes, over the limit of {BYTES_MAX:,}")
-    try:
-        fields = _decode(data)
-    except (msgspec.DecodeError, RecursionError, ValueError, TypeError):
-        raise SnapshotError("the snapshot is damaged: it cannot be decoded") from None
-    if fields.__class__ is not list or not fields:
-        raise SnapshotError("the snapshot is damaged: it is not a list")
-    if fields[0] != VERSION:
-        raise SnapshotError(f"the snapshot has version {fields[0]!r:.20}; this release reads version {VERSION}")
+    fields = read_fields(data)
     try:
         return _Reader(program, realm, fields).read()
     except (
@@ -404,6 +395,22 @@ def decode(program: Program, data: bytes, realm: Realm) -> tuple[Instance, Promi
         raise SnapshotError(f"the snapshot is damaged: {type(error).__name__}: {error}") from None
 
 
+def read_fields(data: bytes) -> list[Any]:
+    """The fields of the grammar above, not looked into any further. Raises SnapshotError."""
+    if len(data) > BYTES_MAX:
+        raise SnapshotError(f"the snapshot has {len(data):,} bytes, over the limit of {BYTES_MAX:,}")
+    try:
+        fields = _decode(data)
+    except (msgspec.DecodeError, RecursionError, ValueError, TypeError):
+        raise SnapshotError("the snapshot is damaged: it cannot be decoded") from None
+    if fields.__class__ is not list or not fields:
+        raise SnapshotError("the snapshot is damaged: it is not a list")
+    if fields[0] != VERSION:
+        raise SnapshotError(f"the snapshot has version {fields[0]!r:.20}; this release reads version {VERSION}")
+    _check(len(fields) == _ROOT_FIELDS, "wrong number of fields")
+    return fields
+
+
 def _check(holds: object, message: str) -> None:
     if not holds:
         raise SnapshotError(f"the snapshot is damaged: {message}")
@@ -417,7 +424,6 @@ def _typed(value: Any, kind: type, what: str) -> Any:
 
 class _Reader:
     def __init__(self, program: Program, realm: Realm, fields: list[Any]) -> None:
-        _check(len(fields) == _ROOT_FIELDS, "wrong number of fields")
         self.program = program
         self.realm = realm
         self.fields = fields
