@@ -17,11 +17,14 @@ from typing import Any
 
 import msgspec
 
+from rhythm import json_deep
 from rhythm.errors import InvalidInput, PayloadTooLarge
 from rhythm.model import PAYLOAD_BYTES_MAX
 
 DEPTH_MAX = 1000  #: levels of lists and objects
 _decode = msgspec.json.Decoder().decode
+_reader: Any = json.JSONDecoder()
+_scan: Callable[[str, int], tuple[Any, int]] = _reader.scan_once
 
 
 def _unencodable(value: object) -> Any:
@@ -53,7 +56,10 @@ def encode(value: object, what: str, *, bytes_max: int = PAYLOAD_BYTES_MAX) -> b
     try:
         if not _is_plain(value, bytes_max):
             value = _plain(value, what, "$", 0)
-        data = to_text(value).encode("ascii")
+        try:
+            data = to_text(value).encode("ascii")
+        except RecursionError:
+            data = json_deep.write(value, to_text).encode("ascii")
     except RecursionError:
         raise InvalidInput(f"{what} is nested deeper than {DEPTH_MAX} levels") from None
     if len(data) > bytes_max:
@@ -69,7 +75,11 @@ def decode(data: bytes) -> Any:
     try:
         return _decode(data)
     except (msgspec.DecodeError, RecursionError):
-        return json.loads(data)
+        text = data.decode()
+    try:
+        return json.loads(text)
+    except RecursionError:
+        return json_deep.parse(text, _scan)
 
 
 def _is_plain(value: object, count_max: int) -> bool:
@@ -79,7 +89,7 @@ def _is_plain(value: object, count_max: int) -> bool:
     """
     level: list[Any] = [value]
     count = 1
-    for _ in range(DEPTH_MAX + 1):
+    for depth in range(DEPTH_MAX + 1):
         below: list[Any] = []
         for item in level:
             kind = item.__class__
@@ -93,6 +103,8 @@ def _is_plain(value: object, count_max: int) -> bool:
             elif kind is list:
                 below.extend(item)
             elif kind is not float or not math.isfinite(item):
+                return False
+            if depth == DEPTH_MAX and kind is not float:
                 return False
         if not below:
             return True
@@ -113,7 +125,7 @@ def _plain(value: Any, what: str, path: str, depth: int) -> Any:
         if not math.isfinite(value):
             raise InvalidInput(f"{what}: {path} is {value!r}, which JSON cannot hold")
         return value
-    if depth > DEPTH_MAX:
+    if depth >= DEPTH_MAX:
         raise InvalidInput(f"{what} is nested deeper than {DEPTH_MAX} levels")
     if isinstance(value, dict):
         return {_key(k, what, path): _plain(v, what, f"{path}.{k}", depth + 1) for k, v in value.items()}

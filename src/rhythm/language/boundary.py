@@ -13,13 +13,14 @@ from __future__ import annotations
 
 import json
 import math
+from itertools import islice
 from types import FunctionType
 from typing import Any, Final
 
 import msgspec
 
 from rhythm.errors import InvalidInput
-from rhythm.language.builtins.date import iso_text
+from rhythm.language.calendar import iso_text
 from rhythm.language.members import own_keys
 from rhythm.language.numbers import number_to_string
 from rhythm.language.operators import describe
@@ -154,37 +155,55 @@ class _Writer:
         return repr(value)
 
     def structure(self, value: Value, path: str, key: str, depth: int) -> str | None:
-        kind = value.__class__
         if depth >= DEPTH_MAX:
             self.fail(path[:200], f"is nested deeper than {DEPTH_MAX} levels")
         if id(value) in self.active:
             self.fail(path, "is part of a cycle")
         self.active.add(id(value))
         try:
-            if kind is dict:
-                own = value.get("toJSON")
-                if own is not None and is_callable(own):
-                    result = own(key) if own.__class__ is FunctionType else own.call(key)
-                    if result is not value:
-                        return self.write(result, path, key, depth)
-                return self.object(value, path, depth)
-            if kind is list:
-                parts = [
-                    self.write(item, f"{path}[{index}]", str(index), depth + 1) or "null"
-                    for index, item in enumerate(value)
-                ]
-                return f"[{','.join(parts)}]"
-            if kind is JSError:
-                return self.object(error_properties(value), path, depth)
+            own = value.get("toJSON") if value.__class__ is dict else None
+            if value.__class__ is JSError:
+                own = value.props.get("toJSON")
+            if own is not None and is_callable(own):
+                result = own(key) if own.__class__ is FunctionType else own.call(key)
+                if result is not value:
+                    return self.replacement(result, path, depth)
+            return self.contents(value, path, depth)
         finally:
             self.active.discard(id(value))
-        self.fail(path, f"is {_name(value)}, which JSON cannot hold")
-        return None
 
-    def object(self, value: dict[str, Value], path: str, depth: int) -> str:
+    def replacement(self, value: Value, path: str, depth: int) -> str | None:
+        """What a toJSON gave, whose own toJSON is not called."""
+        if value.__class__ is not dict and value.__class__ is not JSError:
+            return self.write(value, path, "", depth)
+        if id(value) in self.active:
+            self.fail(path, "is part of a cycle")
+        self.active.add(id(value))
+        try:
+            return self.contents(value, path, depth)
+        finally:
+            self.active.discard(id(value))
+
+    def contents(self, value: Value, path: str, depth: int) -> str | None:
+        """An array, object or error without asking its toJSON, which may change it from below all the same."""
+        kind = value.__class__
+        if kind is list:
+            count = len(value)
+            items = [
+                self.write(item, f"{path}[{index}]", str(index), depth + 1) or "null"
+                for index, item in enumerate(islice(value, count))
+            ]
+            items += ["null"] * (count - len(items))
+            return f"[{','.join(items)}]"
+        if kind is not dict and kind is not JSError:
+            self.fail(path, f"is {_name(value)}, which JSON cannot hold")
+        properties = value if kind is dict else error_properties(value)
         parts = []
-        for key in own_keys(value):
-            text = self.write(value[key], f"{path}.{key}", key, depth + 1)
+        for key in own_keys(properties):
+            item = properties.get(key, UNDEFINED)
+            if key == "toJSON" and is_callable(item):
+                continue
+            text = self.write(item, f"{path}.{key}", key, depth + 1)
             if text is not None:
                 parts.append(f"{_quote(key)}:{text}")
         return f"{{{','.join(parts)}}}"

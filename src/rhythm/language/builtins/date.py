@@ -8,6 +8,7 @@ from collections.abc import Callable
 from typing import Final
 
 from rhythm.language.builtins.support import unsupported
+from rhythm.language.calendar import DAY_MS, Parts, iso_text, make_date, make_day, make_time, time_clip, year_text
 from rhythm.language.numbers import to_integer
 from rhythm.language.operators import DEFAULT_TEXT, to_number, to_primitive, to_string
 from rhythm.language.values_types import (
@@ -21,8 +22,6 @@ from rhythm.language.values_types import (
     throw_range_error,
 )
 
-_DAY: Final = 86_400_000.0
-_MS_MAX: Final = 8.64e15
 _NAN: Final = math.nan
 _ISO: Final = re.compile(
     r"(?P<year>\d{4}|[+-]\d{6})(?:-(?P<month>\d\d)(?:-(?P<day>\d\d))?)?"
@@ -33,103 +32,20 @@ _DAYS: Final = ("Sun", "Mon", "Tue", "Wed", "Thu", "Fri", "Sat")
 _MONTHS: Final = ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec")
 
 
-# Calendar -----------------------------------------------------------------------------------------
-
-
-def _days_from_civil(year: int, month: int) -> int:
-    """Days from 1970-01-01 to the first of a month (month 0 to 11), proleptic Gregorian calendar."""
-    y = year - (month < 2)
-    era = y // 400
-    year_of_era = y - era * 400
-    day_of_year = (153 * ((month + 10) % 12) + 2) // 5
-    return era * 146097 + year_of_era * 365 + year_of_era // 4 - year_of_era // 100 + day_of_year - 719468
-
-
-def _civil_from_days(days: int) -> tuple[int, int, int]:
-    """(year, month 0 to 11, day 1 to 31)."""
-    z = days + 719468
-    era = z // 146097
-    day_of_era = z - era * 146097
-    year_of_era = (day_of_era - day_of_era // 1460 + day_of_era // 36524 - day_of_era // 146096) // 365
-    day_of_year = day_of_era - (365 * year_of_era + year_of_era // 4 - year_of_era // 100)
-    shifted = (5 * day_of_year + 2) // 153
-    month = shifted + 2 if shifted < 10 else shifted - 10
-    return year_of_era + era * 400 + (month < 2), month, day_of_year - (153 * shifted + 2) // 5 + 1
-
-
-def make_day(year: float, month: float, day: float) -> float:
-    """MakeDay."""
-    if not (math.isfinite(year) and math.isfinite(month) and math.isfinite(day)):
-        return _NAN
-    y, m, d = to_integer(year), to_integer(month), to_integer(day)
-    whole_year = y + math.floor(m / 12.0)
-    if abs(whole_year) > 400_000:
-        return _NAN
-    return _days_from_civil(int(whole_year), int(m % 12.0)) + d - 1.0
-
-
-def make_time(hour: float, minute: float, second: float, ms: float) -> float:
-    """MakeTime."""
-    if not (math.isfinite(hour) and math.isfinite(minute) and math.isfinite(second) and math.isfinite(ms)):
-        return _NAN
-    return to_integer(hour) * 3_600_000.0 + to_integer(minute) * 60_000.0 + to_integer(second) * 1000.0 + to_integer(ms)
-
-
-def time_clip(ms: float) -> float:
-    """TimeClip."""
-    if not abs(ms) <= _MS_MAX:
-        return _NAN
-    return to_integer(ms) + 0.0
-
-
-def _make_date(day: float, time: float) -> float:
-    return day * _DAY + time
-
-
-class _Parts:
-    """A valid date taken apart."""
-
-    __slots__ = ("day", "hour", "minute", "month", "ms", "second", "weekday", "year")
-
-    def __init__(self, ms: float) -> None:
-        days = math.floor(ms / _DAY)
-        rest = int(ms - days * _DAY)
-        self.year, self.month, self.day = _civil_from_days(days)
-        self.weekday = (days + 4) % 7
-        self.hour, rest = divmod(rest, 3_600_000)
-        self.minute, rest = divmod(rest, 60_000)
-        self.second, self.ms = divmod(rest, 1000)
-
-
 # Text ---------------------------------------------------------------------------------------------
-
-
-def _year_text(year: int, signed: bool) -> str:
-    if 0 <= year <= 9999:
-        return f"{year:04}"
-    if signed:
-        return f"{'-' if year < 0 else '+'}{abs(year):06}"
-    return f"-{-year:04}" if year < 0 else str(year)
-
-
-def iso_text(ms: float) -> str:
-    """toISOString of a valid date."""
-    p = _Parts(ms)
-    year = _year_text(p.year, True)
-    return f"{year}-{p.month + 1:02}-{p.day:02}T{p.hour:02}:{p.minute:02}:{p.second:02}.{p.ms:03}Z"
 
 
 def _date_text(date: JSDate, *_: Value) -> str:
     if date.ms != date.ms:
         return "Invalid Date"
-    p = _Parts(date.ms)
-    return f"{_DAYS[p.weekday]} {_MONTHS[p.month]} {p.day:02} {_year_text(p.year, False)}"
+    p = Parts(date.ms)
+    return f"{_DAYS[p.weekday]} {_MONTHS[p.month]} {p.day:02} {year_text(p.year, False)}"
 
 
 def _time_text(date: JSDate, *_: Value) -> str:
     if date.ms != date.ms:
         return "Invalid Date"
-    p = _Parts(date.ms)
+    p = Parts(date.ms)
     return f"{p.hour:02}:{p.minute:02}:{p.second:02} GMT+0000 (Coordinated Universal Time)"
 
 
@@ -140,8 +56,8 @@ def _text(date: JSDate, *_: Value) -> str:
 def _utc_text(date: JSDate, *_: Value) -> str:
     if date.ms != date.ms:
         return "Invalid Date"
-    p = _Parts(date.ms)
-    year = _year_text(p.year, False)
+    p = Parts(date.ms)
+    year = year_text(p.year, False)
     return f"{_DAYS[p.weekday]}, {p.day:02} {_MONTHS[p.month]} {year} {p.hour:02}:{p.minute:02}:{p.second:02} GMT"
 
 
@@ -176,7 +92,7 @@ def parse_date(text: str) -> float:
         if int(zone[1:3]) > 23 or int(zone[4:6]) > 59:
             return _NAN
         time -= (offset if zone[0] == "+" else -offset) * 60_000.0
-    return time_clip(_make_date(make_day(float(match["year"]), month - 1.0, float(day)), time))
+    return time_clip(make_date(make_day(float(match["year"]), month - 1.0, float(day)), time))
 
 
 # Getters and setters ------------------------------------------------------------------------------
@@ -184,7 +100,7 @@ def parse_date(text: str) -> float:
 
 def _getter(part: str) -> Callable[..., float]:
     def get(date: JSDate, *_: Value) -> float:
-        return _NAN if date.ms != date.ms else float(getattr(_Parts(date.ms), part))
+        return _NAN if date.ms != date.ms else float(getattr(Parts(date.ms), part))
 
     return get
 
@@ -201,12 +117,12 @@ def _time_setter(first: str) -> Callable[..., float]:
         ms = date.ms  # read now: after the first argument, before the others, which V8 skips for an invalid date
         if ms != ms:
             return _NAN
-        parts = _Parts(ms)
+        parts = Parts(ms)
         values = [float(getattr(parts, name)) for name in _TIME_PARTS]
         values[start] = given
         for place, value in zip(range(start + 1, len(values)), rest, strict=False):
             values[place] = to_number(value)
-        date.ms = time_clip(_make_date(math.floor(ms / _DAY), make_time(*values)))
+        date.ms = time_clip(make_date(math.floor(ms / DAY_MS), make_time(*values)))
         return date.ms
 
     return set_time
@@ -222,12 +138,12 @@ def _date_setter(first: str) -> Callable[..., float]:
             if first != "year":
                 return _NAN
             ms = 0.0
-        parts = _Parts(ms)
+        parts = Parts(ms)
         values = [float(getattr(parts, name)) for name in _DATE_PARTS]
         values[start] = given
         for place, value in zip(range(start + 1, len(values)), rest, strict=False):
             values[place] = to_number(value)
-        date.ms = time_clip(_make_date(make_day(*values), ms - math.floor(ms / _DAY) * _DAY))
+        date.ms = time_clip(make_date(make_day(*values), ms - math.floor(ms / DAY_MS) * DAY_MS))
         return date.ms
 
     return set_date
@@ -246,7 +162,7 @@ def _set_time(date: JSDate, ms: Value = UNDEFINED, *_: Value) -> float:
 
 
 def _get_year(date: JSDate, *_: Value) -> float:
-    return _NAN if date.ms != date.ms else _Parts(date.ms).year - 1900.0
+    return _NAN if date.ms != date.ms else Parts(date.ms).year - 1900.0
 
 
 _GETTERS = {
@@ -294,7 +210,7 @@ def _from_fields(arguments: tuple[Value, ...]) -> float:
     year, month, day, hour, minute, second, ms = [*values, *(0.0, 0.0, 1.0, 0.0, 0.0, 0.0, 0.0)[len(values) :]]
     if year == year and 0 <= to_integer(year) <= 99:
         year = 1900.0 + to_integer(year)
-    return time_clip(_make_date(make_day(year, month, day), make_time(hour, minute, second, ms)))
+    return time_clip(make_date(make_day(year, month, day), make_time(hour, minute, second, ms)))
 
 
 def _new(*arguments: Value) -> JSDate:

@@ -24,8 +24,8 @@ from collections.abc import Callable, Sequence
 from types import FunctionType
 from typing import Any, Final
 
-from rhythm.language.builtins.date import iso_text
 from rhythm.language.builtins.json import stringify
+from rhythm.language.calendar import iso_text
 from rhythm.language.members import own_keys
 from rhythm.language.numbers import number_to_string, parse_float, parse_int
 from rhythm.language.operators import describe, error_text, tag_of, to_number, to_string

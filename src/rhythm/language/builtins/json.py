@@ -9,7 +9,8 @@ from collections.abc import Callable
 from itertools import pairwise
 from typing import Any
 
-from rhythm.language.builtins import json_deep, json_errors
+from rhythm import json_deep
+from rhythm.language.builtins import json_errors
 from rhythm.language.builtins.support import callback, integer
 from rhythm.language.members import get_member, own_keys, own_value
 from rhythm.language.numbers import number_to_string

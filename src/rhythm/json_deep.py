@@ -1,7 +1,9 @@
-"""JSON text that is nested too deeply for the decoder in C, which recurses.
+"""JSON that is nested too deeply for Python's own reader and writer, which recurse.
 
-V8 reads any depth. So when the decoder gives up, the text is read again here: brackets on a list of open containers,
-everything between them by the decoder. About thirty times slower, and never recursive.
+How deep they get depends on how deep the caller stands already and on the recursion limit of the application. V8 reads
+any depth, and a payload may have 1,000 levels wherever it is read or written. So when they give up, the work is done
+again here: brackets on a list of open containers, everything between them by the reader and writer in C. About thirty
+times slower, and never recursive.
 """
 
 from __future__ import annotations
@@ -24,6 +26,36 @@ def parse(text: str, scan: Callable[[str, int], tuple[Any, int]]) -> Any:
         return reader.read()
     except StopIteration:
         raise ValueError("not JSON") from None
+
+
+class _Text(str):
+    """Text between values that wait to be written."""
+
+    __slots__ = ()
+
+
+def write(value: Any, scalar: Callable[[Any], str]) -> str:
+    """JSON text of plain data (dict with text keys, list, what JSON has). ``scalar`` writes all but containers."""
+    parts: list[str] = []
+    todo: list[Any] = [value]
+    while todo:
+        item = todo.pop()
+        kind = item.__class__
+        if kind is _Text:
+            parts.append(item)
+        elif kind is list:
+            parts.append("[")
+            todo.append(_Text("]"))
+            for place in range(len(item) - 1, -1, -1):
+                todo += [item[place], _Text("," if place else "")]
+        elif kind is dict:
+            parts.append("{")
+            todo.append(_Text("}"))
+            for place, (key, inner) in zip(range(len(item) - 1, -1, -1), reversed(item.items()), strict=True):
+                todo += [inner, _Text(f"{',' if place else ''}{scalar(key)}:")]
+        else:
+            parts.append(scalar(item))
+    return "".join(parts)
 
 
 class _Reader:
