@@ -23,7 +23,7 @@ import msgspec
 
 from rhythm.language import ir as flow_ir
 from rhythm.language import snapshot as snapshots
-from rhythm.language.builtins.date import iso_text
+from rhythm.language.calendar import iso_text
 from rhythm.language.codegen import Program
 from rhythm.language.numbers import number_to_string
 from rhythm.language.promises import Realm
