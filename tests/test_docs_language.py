@@ -13,7 +13,7 @@ import pytest
 
 from rhythm import engine, model, payloads
 from rhythm.durations import SECONDS_MAX
-from rhythm.language import nodes, parser, values_types
+from rhythm.language import nodes, options, parser, values_types
 from rhythm.language.builtins import host, unicode
 from rhythm.testing import evaluate
 from rhythm.worker import watchdog
@@ -147,21 +147,21 @@ def test_what_there_is_not_is_refused_with_its_code_and_a_hint(row: list[str]) -
 
 
 @pytest.mark.parametrize(
-    ("section", "options"),
+    ("section", "listed"),
     [
-        ("Tasks", host._TASK_OPTIONS),
-        ("Child workflows", host._CHILD_OPTIONS),
-        ("Signals", host._SIGNAL_OPTIONS),
+        ("Tasks", options.TASK_OPTIONS),
+        ("Child workflows", options.CHILD_OPTIONS),
+        ("Signals", options.SIGNAL_OPTIONS),
     ],
 )
-def test_every_option_is_listed(section: str, options: dict[str, Any]) -> None:
-    assert sorted(options) == sorted(code(row[0]) for row in table(section))
+def test_every_option_is_listed(section: str, listed: dict[str, Any]) -> None:
+    assert sorted(listed) == sorted(code(row[0]) for row in table(section))
 
 
 def test_the_fields_of_a_retry_policy_are_listed() -> None:
     (row,) = [row for row in table("Tasks") if code(row[0]) == "retry"]
 
-    assert ", ".join(host._RETRY_OPTIONS) in row[1]
+    assert ", ".join(options.RETRY_OPTIONS) in row[1]
 
 
 def test_the_fields_of_ctx_are_listed() -> None:

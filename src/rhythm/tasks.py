@@ -291,6 +291,13 @@ class Task(Generic[P, R]):
                     continue  # a default that JSON cannot hold goes unmentioned
         return schema
 
+    def output_schema(self) -> dict[str, Any] | None:
+        """The JSON Schema of the output, by the return annotation; None when that says nothing."""
+        from rhythm.output_schema import output_schema
+
+        self.prepare()
+        return None if self._output is None else output_schema(self._output)
+
     def _check_parameters(self) -> None:
         where = f"task {self.name!r}"
         if self.process and self.is_async:

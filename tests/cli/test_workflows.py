@@ -196,6 +196,22 @@ async def test_publish_warns_of_calls_that_do_not_fit_what_workers_registered(rh
     assert (3, 14, "U104", "unchecked") == tuple(unchecked[name] for name in ("line", "column", "code", "severity"))
 
 
+def test_publish_warns_of_children_that_nobody_has_published(rhythm_db: Rhythm) -> None:
+    rhythm_db.write("pack.flow", "workflow() { return 1 }\n")
+    rhythm_db("publish", "pack.flow", code=0)
+    rhythm_db.write("bill.flow", "workflow() { return 1 }\n")
+    calls = 'await child("pack"); await child("bill"); await child("pakc"); await child("bill", {}, { ids: 5 })'
+    rhythm_db.write("order.flow", f"workflow() {{\n  {calls}\n}}\n")
+
+    result = rhythm_db("publish", "order.flow", "bill.flow", code=0)
+
+    lines = [line for line in result.err.splitlines() if "warning" in line]
+    assert lines == [
+        "order.flow:2:57: warning[W201]: there is no workflow named `pakc` among these files, nor is one published",
+        "order.flow:2:92: warning[F505]: `child` has no option `ids`",
+    ]
+
+
 def test_publish_takes_names_that_no_task_can_have(rhythm_db: Rhythm) -> None:
     rhythm_db.write("odd.flow", 'workflow() {\n  await task("a\\0b")\n  await task("\\ud800")\n  await task("😀")\n}\n')
 

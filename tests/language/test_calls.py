@@ -5,19 +5,26 @@ A chunk is the body of a workflow. What else is reported, and is not about calls
 
 from __future__ import annotations
 
+import json
 import re
-from datetime import datetime
+from dataclasses import dataclass
+from datetime import date, datetime, timedelta
+from decimal import Decimal
+from enum import Enum, IntEnum
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, NotRequired
+from uuid import UUID
 
 import pytest
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_serializer
+from typing_extensions import TypedDict
 
 import rhythm
 from rhythm.engine import check_source
 from rhythm.language.calls import Callees
 from rhythm.language.diagnostics import CODES, DIAGNOSTICS_MAX, Diagnostic
 from rhythm.tasks import REGISTRY
+from rhythm.testing import evaluate
 
 CHUNKS = re.split(r"^---\n", (Path(__file__).parent / "calls.flows").read_text(), flags=re.M)
 _SAYS = re.compile(r"(error|warning|unchecked): \[([FWU]\d\d\d)\]")
@@ -62,16 +69,43 @@ def anything(a: Any) -> None: ...
 def stamped(at: datetime) -> None: ...
 
 
-def _schemas() -> dict[str, Any]:
-    schemas = {}
-    for function in (charge, order, nothing, anything, stamped):
-        schemas[function.__name__] = rhythm.task(function).input_schema()
-        REGISTRY.remove(function.__name__)
-    return schemas
+def lasting(time: timedelta) -> None: ...
 
 
-TASKS = _schemas()
-ALL = Callees(TASKS, {"other"})
+class Order(BaseModel):
+    total: float
+
+
+class Receipt(BaseModel):
+    txn_id: str
+    ok: bool = True
+    order: Order | None = None
+    lines: list[str] = []
+
+
+def pay() -> Receipt: ...
+
+
+def maybePaid() -> Receipt | None: ...
+
+
+def counted() -> dict[str, int]: ...
+
+
+FUNCTIONS = (charge, order, nothing, anything, stamped, lasting, pay, maybePaid, counted)
+
+
+def _schemas() -> tuple[dict[str, Any], dict[str, Any]]:
+    inputs, outputs = {}, {}
+    for function in FUNCTIONS:
+        task: Any = rhythm.task(function)
+        inputs[task.name], outputs[task.name] = task.input_schema(), task.output_schema()
+        REGISTRY.remove(task.name)
+    return inputs, outputs
+
+
+TASKS, OUTPUTS = _schemas()
+ALL = Callees(TASKS, {"other"}, outputs=OUTPUTS)
 
 
 def of_calls(source: str, callees: Callees = ALL) -> list[Diagnostic]:
@@ -236,16 +270,110 @@ def test_deep_literals_are_unchecked() -> None:
 
 def test_the_page_on_checking_shows_what_is_found_and_lists_the_codes() -> None:
     page = (Path(__file__).parents[2] / "docs" / "checking.md").read_text()
-    (source,) = re.findall(r"^```javascript\n(.*?)^```", page, re.M | re.S)
-    (shown,) = re.findall(r"^```text\n(.*?)^```", page, re.M | re.S)
+    sources = re.findall(r"^```javascript\n(.*?)^```", page, re.M | re.S)
+    shown = re.findall(r"^```text\n(.*?)^```", page, re.M | re.S)
     properties = {"orderId": {"type": "string"}, "amount": {"type": "number"}}
     schema = {"properties": properties, "required": ["orderId", "amount"], "additionalProperties": False}
 
-    found = check_source(source, "order.flow", Callees({"chargeCard": schema}))
-
-    assert shown.splitlines() == [
-        f"order.flow:{d.line}:{d.column}: {d.severity}[{d.code}]: {d.message}"
-        for d in found
-        if d.severity != "unchecked"
-    ]
+    assert len(sources) == len(shown) == 2
+    for source, lines in zip(sources, shown, strict=True):
+        found = check_source(source, "order.flow", Callees({"chargeCard": schema}))
+        assert lines.splitlines() == [
+            f"order.flow:{d.line}:{d.column}: {d.severity}[{d.code}]: {d.message}"
+            for d in found
+            if d.severity != "unchecked"
+        ]
     assert re.findall(r"^\| ([FWU]\d\d\d) \|", page, re.M) == [c for c in CODES if c[:2] in ("F5", "W2", "U1")]
+
+
+class Color(Enum):
+    RED = "red"
+    BLUE = "blue"
+
+
+class Size(IntEnum):
+    SMALL = 1
+    LARGE = 2
+
+
+@dataclass
+class Point:
+    x: float
+    y: float = 0.0
+
+
+class Choice(TypedDict):
+    a: int
+    b: NotRequired[str]
+
+
+def every(
+    color: Color = Color.RED,
+    size: Size = Size.SMALL,
+    at: Point | None = None,
+    choice: Choice | None = None,
+    receipt: Receipt | None = None,
+    price: Decimal = Decimal(0),
+    id: UUID | None = None,  # noqa: A002
+    names: list[str] = [],  # noqa: B006
+    counts: dict[str, int] = {},  # noqa: B006
+    either: int | list[str] | None = None,
+    mode: Literal["fast", 2, True] = "fast",
+    day: date | None = None,
+    nested: dict[str, list[Point]] | None = None,
+) -> None: ...
+
+
+EVERY: Any = rhythm.task(every)
+REGISTRY.remove("every")
+VALUES = [
+    'color: "red"', 'color: "green"', "color: 1", "size: 2", "size: 3", 'at: { x: 1 }', "at: { y: 1 }",
+    'at: { x: "a" }',
+    "at: null", "at: 5", "choice: { a: 1 }", 'choice: { a: 1, b: "x" }', "choice: { b: 5 }", "choice: { a: [] }",
+    'receipt: { txn_id: "a" }', "receipt: { txn_id: 5 }", 'receipt: { txn_id: "a", order: { total: 5 } }',
+    'receipt: { txn_id: "a", order: {} }', 'receipt: { txn_id: "a", lines: ["b", 5] }', "price: 5", 'price: "5.25"',
+    "price: true", "price: []", 'id: "0197f5a0-0000-7000-8000-000000000000"', "id: 5", 'names: ["a"]', 'names: "a"',
+    "names: [1]", "counts: { a: 1 }", 'counts: { a: "x" }', "counts: { a: 1.5 }", "either: 5", 'either: ["a"]',
+    "either: null", "either: { a: 1 }", 'either: [["a"]]', 'mode: "fast"', 'mode: "slow"', "mode: 2", "mode: true",
+    'day: "2026-01-31"', "day: []", "nested: { a: [{ x: 1 }] }", "nested: { a: [{ y: 1 }] }", "nested: { a: { x: 1 } }",
+    "unknown: 1",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("value", VALUES)
+def test_an_alarm_is_certain_and_silence_means_that_it_fits(value: str) -> None:
+    found = of_calls(f'await task("every", {{ {value} }})', Callees({"every": EVERY.input_schema()}))
+    plain = evaluate(f"workflow() {{ return {{ {value} }} }}").result
+    try:
+        EVERY.bind(json.dumps(plain).encode())
+        fits = True
+    except rhythm.TaskInputInvalid:
+        fits = False
+
+    if not any(d.severity == "unchecked" for d in found):
+        assert fits == (not found), f"{found}"
+    assert fits or found
+
+
+def test_outputs_that_may_have_more_are_not_compared() -> None:
+    class Open(BaseModel):
+        model_config = ConfigDict(extra="allow")
+        a: int
+
+    class Own(BaseModel):
+        a: int
+
+        @model_serializer
+        def write(self) -> dict[str, Any]:
+            return {"b": self.a}
+
+    for annotation in (Open, Own, Choice, dict[str, int], list[Order], Order | str, Any):
+
+        def gives() -> Any: ...
+
+        gives.__annotations__["return"] = annotation
+        task: Any = rhythm.task(gives)
+        REGISTRY.remove("gives")
+        callees = Callees({"gives": task.input_schema()}, outputs={"gives": task.output_schema()})
+
+        assert of_calls('return (await task("gives")).missing', callees) == [], annotation

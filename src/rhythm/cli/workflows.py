@@ -47,7 +47,9 @@ def check(paths: Paths, app: options.App = None, as_json: options.Json = False) 
 
     config = load({"app": app})
     options.import_apps(config.app, config.project)
-    callees = Callees(_input_schemas() if config.app else None, {Path(path).stem for path in files})
+    names = {Path(path).stem for path in files}
+    inputs, outputs = _schemas() if config.app else (None, None)
+    callees = Callees(inputs, names, outputs=outputs)
     failed = False
     unchecked = 0
     for path, source in files.items():
@@ -167,12 +169,12 @@ def _evaluate(file: Path, source: str, inputs: Any, tasks: Mapping[str, Any], sn
     )
 
 
-def _input_schemas() -> dict[str, Any]:
-    """The JSON Schemas of the inputs of all tasks of this process, by name."""
+def _schemas() -> tuple[dict[str, Any], dict[str, Any]]:
+    """The JSON Schemas of the inputs and of the outputs of all tasks of this process, by name."""
     from rhythm.tasks import REGISTRY
 
     try:
-        return {task.name: task.input_schema() for task in REGISTRY}
+        return {task.name: task.input_schema() for task in REGISTRY}, {t.name: t.output_schema() for t in REGISTRY}
     except TypeError as error:  # it names the task
         raise ConfigurationError(str(error)) from None
 

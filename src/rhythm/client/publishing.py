@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rhythm.errors import CompileError, InvalidInput
-from rhythm.model import NewDefinition
+from rhythm.model import NAME_LENGTH_MAX, NewDefinition
 
 if TYPE_CHECKING:
     from rhythm.engine import Definition
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
 SOURCE_BYTES_MAX = 4 * 256 * 1024  #: bytes read of one file; the compiler's own limit is in characters
 FILES_MAX = 10_000
+CHILDREN_MAX = 200  #: names of child workflows that are looked up in the database; others count as known
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,11 +118,22 @@ async def publish_definitions(store: Store, definitions: Sequence[Definition]) -
     return published
 
 
+async def _known_workflows(store: Store, published: set[str], called: set[str]) -> set[str]:
+    """Those of the called workflows that are among the published ones, or are in the database already."""
+    known = published & called
+    for name in sorted(called - published)[:CHILDREN_MAX]:
+        if name.isprintable() and 1 <= len(name) <= NAME_LENGTH_MAX and await store.current_definition(name):
+            known.add(name)
+    return known | set(sorted(called - published)[CHILDREN_MAX:])
+
+
 async def _compare_calls(store: Store, definitions: Sequence[Definition]) -> dict[str, list[Diagnostic]]:
     """What there is to say about the calls of tasks in each definition, by its name."""
     from rhythm.engine import read_calls
     from rhythm.language.calls import Callees
 
     calls = await asyncio.to_thread(lambda: {d.name: read_calls(d.source, d.filename) for d in definitions})
-    callees = Callees(await store.task_schemas(set().union(*(c.task_names for c in calls.values()))), complete=False)
+    schemas = await store.task_schemas(set().union(*(c.task_names for c in calls.values())))
+    workflows = await _known_workflows(store, set(calls), set().union(*(c.child_names for c in calls.values())))
+    callees = Callees(schemas, workflows, complete=False)
     return await asyncio.to_thread(lambda: {name: found.compare(callees) for name, found in calls.items()})

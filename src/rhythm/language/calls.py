@@ -1,6 +1,6 @@
-"""Calls of tasks and workflows, compared with what tasks take and which workflows there are.
+"""Calls of tasks and workflows, compared with what tasks take and give, and which workflows there are.
 
-    find_calls(file, …) -> Calls    the calls in a resolved tree, with names and inputs as far as the source shows them
+    find_calls(file, …) -> Calls    the calls in a resolved tree, with what they are given as far as the source shows it
     Calls.compare(callees)          the diagnostics of those that do not fit, or cannot be compared
 
 A name that a program declares itself is not the host's function: what counts is the resolver's binding. Nothing here
@@ -12,19 +12,22 @@ value) is reported with severity "unchecked", one for each call, so that silence
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Final, Literal
+from typing import Any, Final
 
 from rhythm.language import nodes
+from rhythm.language.arguments import check as check_arguments
 from rhythm.language.diagnostics import DIAGNOSTICS_MAX, Diagnostic, Report, closest, sort_diagnostics
 from rhythm.language.literals import Known, read
+from rhythm.language.outputs import Use, find_uses, properties
 from rhythm.language.schemas import Misfit, Place, compare, join_path
 
 NAMED_MAX: Final = 8  #: Names listed in one message.
 SUGGESTIONS_MAX: Final = 20  #: Names of one file for which a similar one is looked for.
+ARGUMENTS_MAX: Final = 3  #: That any of the functions looks at.
 _STARTERS: Final = frozenset({"task", "child"})
+_FUNCTIONS: Final = _STARTERS | {"signal", "sleep", "cancel"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,20 +36,31 @@ class Callees:
 
     tasks: Mapping[str, Any] | None = None  #: JSON Schema of the inputs, by name. None: calls are not compared.
     workflows: Collection[str] | None = None  #: Names. None: names of children are not compared.
+    #: JSON Schema of the outputs, by name of the task, with ``additionalProperties: false`` where that is so.
+    outputs: Mapping[str, Any] | None = None
     #: Whether ``tasks`` holds all there are: misfits are errors. Else they are warnings, and other names are unchecked.
     complete: bool = True
 
 
 @dataclass(frozen=True, slots=True)
 class Call:
-    """One use of ``task`` or ``child``."""
+    """One use of ``task``, ``child``, ``signal``, ``sleep`` or ``cancel``."""
 
-    function: Literal["task", "child"]
+    function: str
     start: int  #: of the callee
     end: int
     is_call: bool = True  #: False: the function itself is used as a value.
-    name: Known | None = None  #: None: no argument.
-    inputs: Known | None = None  #: None: no argument.
+    arguments: tuple[Known, ...] = ()
+
+    @property
+    def name(self) -> Known | None:
+        """Of the task or workflow; None: no argument."""
+        return self.arguments[0] if self.arguments else None
+
+    @property
+    def inputs(self) -> Known | None:
+        """Of a task or child; None: no argument."""
+        return self.arguments[1] if len(self.arguments) > 1 else None
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +70,13 @@ class Calls:
     source: str
     filename: str
     calls: tuple[Call, ...]
+    uses: tuple[Use, ...] = ()
+
+    @property
+    def child_names(self) -> set[str]:
+        """The names of the workflows that are started, as far as the source shows them."""
+        named = [call.name.value for call in self.calls if call.function == "child" and call.name is not None]
+        return {name for name in named if isinstance(name, str)}
 
     @property
     def task_names(self) -> set[str]:
@@ -71,11 +92,15 @@ class Calls:
                 comparison.child(call, callees.workflows)
             elif call.function == "task" and callees.tasks is not None:
                 comparison.task(call, callees.tasks)
+            if call.is_call:
+                comparison.arguments(call)
+        if callees.outputs is not None:
+            comparison.uses(self.uses, callees.outputs)
         return sort_diagnostics(comparison.report.diagnostics)
 
 
 def find_calls(file: nodes.File, source: str, filename: str) -> Calls:
-    """Every use of ``task`` and ``child`` as the host's functions, in the order of the source."""
+    """Every use of ``task``, ``child`` and their siblings as the host's functions, in the order of the source."""
     found: list[Call] = []
     todo: list[nodes.Node] = [file]  # a stack, since trees grow deep
     while todo:
@@ -84,57 +109,30 @@ def find_calls(file: nodes.File, source: str, filename: str) -> Calls:
             found.append(_call(function, node))
             todo.extend(reversed(node.arguments))
         elif function := _host(node):
-            found.append(Call(function, node.start, node.end, is_call=False))
+            if function in _STARTERS:
+                found.append(Call(function, node.start, node.end, is_call=False))
         else:
-            todo.extend(reversed(_children(node)))
-    return Calls(source, filename, tuple(found))
+            todo.extend(reversed(nodes.children(node)))
+    return Calls(source, filename, tuple(found), tuple(find_uses(file)))
 
 
 # --- finding ----------------------------------------------------------------------------------------------------------
 
-#: Fields that hold names which are no references (besides keys that are not computed).
-_NO_REFERENCES: Final = frozenset({"label", "id"})
-_fields: dict[type[nodes.Node], tuple[str, ...]] = {}
 
-
-def _host(node: nodes.Node) -> Literal["task", "child"] | None:
-    if isinstance(node, nodes.Identifier) and node.binding is None:
-        return "task" if node.name == "task" else "child" if node.name == "child" else None
+def _host(node: nodes.Node) -> str | None:
+    if isinstance(node, nodes.Identifier) and node.binding is None and node.name in _FUNCTIONS:
+        return node.name
     return None
 
 
-def _call(function: Literal["task", "child"], node: nodes.CallExpression) -> Call:
-    arguments = []
-    for argument in node.arguments[:2]:
+def _call(function: str, node: nodes.CallExpression) -> Call:
+    arguments: list[Known] = []
+    for argument in node.arguments[:ARGUMENTS_MAX]:
         if isinstance(argument, nodes.SpreadElement):
-            rest = Known(argument.start, argument.end)
-            arguments += [rest, rest]
+            arguments += [Known(argument.start, argument.end)] * (ARGUMENTS_MAX - len(arguments))
             break
         arguments.append(read(argument))
-    name, inputs, *_ = [*arguments, None, None]
-    return Call(function, node.callee.start, node.callee.end, name=name, inputs=inputs)
-
-
-def _children(node: nodes.Node) -> list[nodes.Node]:
-    kind = type(node)
-    if kind not in _fields:
-        _fields[kind] = tuple(field.name for field in dataclasses.fields(kind))
-    children: list[nodes.Node] = []
-    for name in _fields[kind]:
-        value = getattr(node, name)
-        if isinstance(value, list):
-            children += [item for item in value if isinstance(item, nodes.Node)]
-        elif isinstance(value, nodes.Node) and not _is_plain_name(node, name, value):
-            children.append(value)
-    return children
-
-
-def _is_plain_name(node: nodes.Node, field: str, value: nodes.Node) -> bool:
-    if isinstance(node, nodes.Property | nodes.AssignmentProperty) and field == "key":
-        return not node.computed
-    if isinstance(node, nodes.MemberExpression) and field == "property":
-        return not node.computed
-    return field in _NO_REFERENCES and isinstance(value, nodes.Identifier)
+    return Call(function, node.callee.start, node.callee.end, arguments=tuple(arguments))
 
 
 # --- comparing --------------------------------------------------------------------------------------------------------
@@ -164,9 +162,28 @@ class _Comparison:
         name = self.name_of(call, "W201")
         if name is not None and name not in workflows:
             assert call.name is not None, "it has a name"
-            hint = self.similar(name, workflows) or "give its file as well, unless it is published already"
             text = f"there is no workflow named `{_cut(name)}` among these files"
+            other = "give its file as well, unless it is published already"
+            if not self.complete:
+                text, other = f"{text}, nor is one published", "publish it before this one is started"
+            hint = self.similar(name, workflows) or other
             self.report.warning("W201", text, call.name.start, call.name.end, hint)
+
+    def arguments(self, call: Call) -> None:
+        undecided = check_arguments(call.function, call.arguments, (call.start, call.end), self.misfit)
+        named = [known.start for known in (call.name, call.inputs) if known is not None and call.function in _STARTERS]
+        if undecided is not None and undecided.start not in named:  # a spread is said to be unknown once
+            what = "options" if call.function in _STARTERS else "arguments"
+            text = f"the {what} of this `{call.function}` cannot be compared before the workflow runs"
+            self.unchecked("U105", text, undecided.start, undecided.end)
+
+    def uses(self, uses: Sequence[Use], outputs: Mapping[str, Any]) -> None:
+        for use in uses:
+            names = properties(outputs.get(use.task))
+            if names is not None and use.name not in names:
+                hint = self.similar(use.name, names) or f"there is {_listed([f'`{name}`' for name in names])}"
+                text = f"what `{_cut(use.task)}` gives has no `{_cut(use.name)}`, by its annotation in Python"
+                self.report.warning("W202", text, use.start, use.end, hint)
 
     def name_of(self, call: Call, code: str) -> str | None:
         """The name that is called; None when it is reported that there is none, or that it is not known."""

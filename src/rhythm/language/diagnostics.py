@@ -81,6 +81,8 @@ CODES: Final[dict[str, str]] = {
     "F502": "input that is missing",
     "F503": "input that the task does not have",
     "F504": "input of another type, or out of bounds",
+    "F505": "option that does not exist",
+    "F506": "argument or option of another type",
     "W101": "line that continues the one before",
     "W102": "promise used as a condition",
     "W103": "promise used as data",
@@ -95,10 +97,12 @@ CODES: Final[dict[str, str]] = {
     "W112": "block that looks like an object",
     "W113": "promises where a list of them belongs",
     "W201": "workflow that is not among the files",
+    "W202": "property that the output of a task does not have",
     "U101": "call of something whose name is not known beforehand",
     "U102": "inputs that are not known beforehand",
     "U103": "task or child used as a value",
     "U104": "task that nobody has registered",
+    "U105": "options or arguments that are not known beforehand",
 }
 
 _LINE_END = re.compile("\r\n|[\n\r\u2028\u2029]")

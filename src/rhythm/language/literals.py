@@ -3,8 +3,9 @@
     read(node) -> Known    a constant, or only its kind, or the members of an object or array as far as they stand there
 
 Only what no run can change counts: literals, constants that hold one (``const LIMIT = 5``), and the kind of what an
-operator gives (a template is a string). Objects and arrays are read where they are written, never through a variable,
-since they can be changed on the way. Everything else is "unknown", which is never an error and never safe.
+operator gives (a template is a string, so is ``ready ? "yes" : "no"``). Objects and arrays are read where they are
+written, never through a variable, since they can be changed on the way. Everything else is "unknown", which is never an
+error and never safe.
 """
 
 from __future__ import annotations
@@ -75,7 +76,16 @@ def _read(node: nodes.Node, depth: int) -> Known:
         return _unary(node)
     if isinstance(node, nodes.BinaryExpression):
         return Known(start, end, "string" if _is_text(node) else _OPERATORS.get(node.operator, "unknown"))
+    if isinstance(node, nodes.ConditionalExpression):
+        return _either(node, depth + 1) if depth < DEPTH_MAX else Known(start, end)
     return Known(start, end, "function" if isinstance(node, _FUNCTIONS) else "unknown")
+
+
+def _either(node: nodes.ConditionalExpression, depth: int) -> Known:
+    """What both values have in common: their kind, if it is a simple one."""
+    one, other = _read(node.consequent, depth), _read(node.alternate, depth)
+    same = one.kind == other.kind and one.kind in ("string", "number", "boolean", "null", "function")
+    return Known(node.start, node.end, one.kind if same else "unknown")
 
 
 def _exact(start: int, end: int, value: str | float | bool | None) -> Known:

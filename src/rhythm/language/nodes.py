@@ -31,11 +31,13 @@ Everything else may recurse inside `with recursion_room():`.
 
 from __future__ import annotations
 
+import dataclasses
 import sys
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from typing import Final
 from typing import Literal as OneOf
 
 EXPRESSION_NESTING_MAX = 500  #: Parentheses, brackets, calls, operators inside one another.
@@ -561,3 +563,33 @@ def patterns_within(pattern: Pattern) -> Iterator[ArrayPattern | ObjectPattern]:
         elif isinstance(item, ObjectPattern):
             yield item
             rest.extend(item.properties)
+
+
+# --- walking ----------------------------------------------------------------------------------------------------------
+
+#: Fields that hold names which are no references (besides keys that are not computed).
+_NO_REFERENCES: Final = frozenset({"label", "id"})
+_fields: dict[type[Node], tuple[str, ...]] = {}
+
+
+def children(node: Node) -> list[Node]:
+    """The nodes directly inside one, in the order of the source, without names that are no references."""
+    kind = type(node)
+    if kind not in _fields:
+        _fields[kind] = tuple(field.name for field in dataclasses.fields(kind))
+    found: list[Node] = []
+    for name in _fields[kind]:
+        value = getattr(node, name)
+        if isinstance(value, list):
+            found += [item for item in value if isinstance(item, Node)]
+        elif isinstance(value, Node) and not _is_plain_name(node, name, value):
+            found.append(value)
+    return found
+
+
+def _is_plain_name(node: Node, field: str, value: Node) -> bool:
+    if isinstance(node, Property | AssignmentProperty) and field == "key":
+        return not node.computed
+    if isinstance(node, MemberExpression) and field == "property":
+        return not node.computed
+    return field in _NO_REFERENCES and isinstance(value, Identifier)

@@ -51,6 +51,7 @@ _ONLY_FOR: Final[dict[str, Kind]] = {
                      "dependentSchemas", "unevaluatedProperties"), "object"),
     **dict.fromkeys(("uniqueItems", "contains", "minContains", "maxContains", "unevaluatedItems"), "array"),
 }  # fmt: skip
+_FORMATS_OF_NUMBERS: Final = ("date-time", "date", "time", "duration")
 #: Keyword -> (whether the value obeys it, what to say).
 _BOUNDS: Final[dict[str, tuple[Callable[[float, float], bool], str]]] = {
     "minimum": (lambda value, bound: value >= bound, "at least"),
@@ -117,6 +118,8 @@ class _Comparison:
         keywords = schema.keys() - _ANNOTATIONS
         if known.kind == "unknown" and keywords:
             return Verdict(undecided=[place])
+        if known.kind == "number" and schema.get("format") in _FORMATS_OF_NUMBERS:
+            return Verdict(undecided=[place])  # the task takes it as seconds
         verdict = self._alternatives(known, schema, place, depth)
         if "type" in schema and not self._has_type(known, schema["type"]):
             return _wrong(place, f"should be {self.describe(schema)}, not {_found(known, schema)}")

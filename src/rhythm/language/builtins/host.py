@@ -30,6 +30,15 @@ import msgspec
 from rhythm.durations import parse_milliseconds
 from rhythm.errors import InvalidDuration
 from rhythm.language.boundary import to_json
+from rhythm.language.options import (
+    CHILD_OPTIONS,
+    ERROR_NAMES_MAX,
+    RETRY_OPTIONS,
+    SIGNAL_OPTIONS,
+    TASK_OPTIONS,
+    Option,
+    Options,
+)
 from rhythm.language.promises import HostOperation, Promise, Realm
 from rhythm.language.values_types import (
     UNDEFINED,
@@ -41,12 +50,10 @@ from rhythm.language.values_types import (
     current_realm,
     throw_type_error,
 )
-from rhythm.model import NAME_LENGTH_MAX, PRIORITY_MAX, PRIORITY_MIN
+from rhythm.model import NAME_LENGTH_MAX
 
 OPERATIONS_MAX: Final = 100_000  #: Outstanding host operations of one execution.
-RETRIES_MAX: Final = 100_000  #: Of one task.
 DELAY_MS_MAX: Final = 10 * 366 * 86_400_000.0  #: Ten years, as everywhere in Rhythm.
-ERROR_NAMES_MAX: Final = 100  #: Names in retryOn and noRetryOn.
 
 
 class StartChild(msgspec.Struct, frozen=True, gc=False):
@@ -91,11 +98,11 @@ Command = StartChild | StartTimer | DropTimer | CancelChild
 
 
 def _task(name: Value = UNDEFINED, inputs: Value = UNDEFINED, options: Value = UNDEFINED, *_: Value) -> Value:
-    return _start_child("task", "task", name, inputs, _options(options, "task", _TASK_OPTIONS))
+    return _start_child("task", "task", name, inputs, _options(options, "task", TASK_OPTIONS))
 
 
 def _child(name: Value = UNDEFINED, inputs: Value = UNDEFINED, options: Value = UNDEFINED, *_: Value) -> Value:
-    return _start_child("child", "workflow", name, inputs, _options(options, "child", _CHILD_OPTIONS))
+    return _start_child("child", "workflow", name, inputs, _options(options, "child", CHILD_OPTIONS))
 
 
 def _start_child(kind: str, started: str, name: Value, inputs: Value, options: dict[str, Any]) -> Promise:
@@ -141,7 +148,7 @@ def _sleep(duration: Value = UNDEFINED, *_: Value) -> Value:
 
 def _signal(name: Value = UNDEFINED, options: Value = UNDEFINED, *_: Value) -> Value:
     name = _name(name, "signal")
-    timeout = _options(options, "signal", _SIGNAL_OPTIONS).get("timeout_seconds")
+    timeout = _options(options, "signal", SIGNAL_OPTIONS).get("timeout_seconds")
     realm: Realm = current_realm()
     operation = _operation(realm, "signal", name)
     if timeout is not None:
@@ -290,93 +297,65 @@ def _delay(value: Value, what: str) -> float:
     return _seconds(value, what)
 
 
-def _number(low: float, high: float, *, whole: bool) -> Callable[[Value, str], float | int]:
-    def check(value: Value, what: str) -> float | int:
-        if value.__class__ is not float or not low <= value <= high or (whole and value != int(value)):
-            kind = "a whole number" if whole else "a number"
-            throw_type_error(f"{what} must be {kind} from {low:g} to {high:g}")
-        return int(value) if whole else float(value)
-
-    return check
+def _number(value: Value, what: str, option: Option) -> float | int:
+    whole = option.kind == "whole"
+    if value.__class__ is not float or not option.low <= value <= option.high or (whole and value != int(value)):
+        throw_type_error(f"{what} must be {option.wanted}")
+    return int(value) if whole else float(value)
 
 
-def _text(value: Value, what: str) -> str:
-    return _name(value, what)
-
-
-def _boolean(value: Value, what: str) -> bool:
+def _boolean(value: Value, what: str, option: Option) -> bool:
     if value.__class__ is not bool:
-        throw_type_error(f"{what} must be true or false")
+        throw_type_error(f"{what} must be {option.wanted}")
     return bool(value)
 
 
-def _on_cancel(value: Value, what: str) -> str:
-    if value not in ("cancel", "abandon"):
-        throw_type_error(f'{what} must be "cancel" or "abandon"')
+def _choice(value: Value, what: str, option: Option) -> str:
+    if value.__class__ is not str or value not in option.choices:
+        throw_type_error(f"{what} must be {option.wanted}")
     return str(value)
 
 
-def _uuid(value: Value, what: str) -> str:
+def _uuid(value: Value, what: str, option: Option) -> str:
     try:
         return str(uuid.UUID(value))
     except (ValueError, AttributeError, TypeError):
-        throw_type_error(f"{what} must be a UUID")
+        throw_type_error(f"{what} must be {option.wanted}")
 
 
-def _names(value: Value, what: str) -> list[str]:
+def _names(value: Value, what: str, option: Option) -> list[str]:
     if value.__class__ is not list or len(value) > ERROR_NAMES_MAX:
-        throw_type_error(f"{what} must be an array of at most {ERROR_NAMES_MAX} error names")
+        throw_type_error(f"{what} must be {option.wanted}")
     return [_name(item, f"{what} entry") for item in value]
 
 
-def _retry(value: Value, what: str) -> dict[str, Any]:
-    return _options(value, what, _RETRY_OPTIONS)
-
-
-#: Option in the flow -> (its name in the command, check). Undefined counts as not given.
-_Options = dict[str, tuple[str, Callable[[Value, str], Any]]]
-
-_RETRY_OPTIONS: Final[_Options] = {
-    "initial": ("initial", _seconds),
-    "factor": ("factor", _number(1, 1000, whole=False)),
-    "max": ("max", _seconds),
-    "jitter": ("jitter", _number(0, 1, whole=False)),
-    "retryOn": ("retry_on", _names),
-    "noRetryOn": ("no_retry_on", _names),
+#: Kind of an option -> what makes a value of the command of it. Undefined counts as not given.
+_READ: Final[dict[str, Callable[[Value, str, Option], Any]]] = {
+    "duration": lambda value, what, option: _seconds(value, what),
+    "moment": lambda value, what, option: _delay(value, what),
+    "text": lambda value, what, option: _name(value, what),
+    "number": _number,
+    "whole": _number,
+    "boolean": _boolean,
+    "choice": _choice,
+    "uuid": _uuid,
+    "names": _names,
+    "retry": lambda value, what, option: _options(value, what, RETRY_OPTIONS),
 }
-_CHILD_OPTIONS: Final[_Options] = {
-    "key": ("key", _text),
-    "id": ("id", _uuid),
-    "deadline": ("deadline_seconds", _delay),
-    "onCancel": ("on_cancel", _on_cancel),
-}
-_TASK_OPTIONS: Final[_Options] = {
-    "key": ("key", _text),
-    "retries": ("retries", _number(0, RETRIES_MAX, whole=True)),
-    "retry": ("retry", _retry),
-    "timeout": ("timeout_seconds", _seconds),
-    "deadline": ("deadline_seconds", _delay),
-    "queue": ("queue", _text),
-    "priority": ("priority", _number(PRIORITY_MIN, PRIORITY_MAX, whole=True)),
-    "delay": ("delay_seconds", _delay),
-    "onCancel": ("on_cancel", _on_cancel),
-    "cancellable": ("cancellable", _boolean),
-}
-_SIGNAL_OPTIONS: Final[_Options] = {"timeout": ("timeout_seconds", _seconds)}
 
 
-def _options(value: Value, what: str, known: _Options) -> dict[str, Any]:
+def _options(value: Value, what: str, known: Options) -> dict[str, Any]:
     if value is UNDEFINED:
         return {}
     if value.__class__ is not dict:
         throw_type_error(f"the options of {what} must be an object")
     options: dict[str, Any] = {}
     for name, given in value.items():
-        entry = known.get(name)
-        if entry is None:
+        option = known.get(name)
+        if option is None:
             throw_type_error(f"{what} has no option {name!r}; it has {', '.join(known)}")
         if given is not UNDEFINED:
-            options[entry[0]] = entry[1](given, f"option {name} of {what}")
+            options[option.command] = _READ[option.kind](given, f"option {name} of {what}", option)
     return options
 
 
