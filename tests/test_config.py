@@ -8,6 +8,7 @@ import pytest
 
 from rhythm.config import KEYS, load, mask_passwords, resolve_database_url
 from rhythm.errors import ConfigurationError, NotConfigured
+from rhythm.model import QueueLimits
 
 URL = "postgresql://app@db.example/orders"
 
@@ -62,6 +63,18 @@ def test_retention_is_a_table_in_a_file_and_a_duration_in_the_environment(tmp_pa
     assert load(cwd=tmp_path, environ={"RHYTHM_RETENTION": "90d"}).retention == 90 * 86_400
 
 
+def test_limits_of_queues_are_tables(tmp_path: Path) -> None:
+    (tmp_path / "pyproject.toml").write_text(
+        '[tool.rhythm.queue.mail]\nconcurrency = 5\nrate = "100/1m"\nkey_concurrency = 2\nkey_rate = "5/s"\n'
+        '[tool.rhythm.queue."a queue"]\nrate = "1/90s"\n'
+    )
+
+    assert load(cwd=tmp_path, environ={}).queue == {
+        "mail": QueueLimits(5, (100, 60.0), 2, (5, 1.0)),
+        "a queue": QueueLimits(rate=(1, 90.0)),
+    }
+
+
 def test_lists_and_flags_from_the_environment(tmp_path: Path) -> None:
     environ = {"RHYTHM_QUEUES": "orders, mail,orders", "RHYTHM_EMBEDDED": "No", "RHYTHM_POOLER": "1"}
 
@@ -85,7 +98,11 @@ def test_lists_and_flags_from_the_environment(tmp_path: Path) -> None:
         ('embedded = "perhaps"', "neither true nor false"),
         ('log_format = "xml"', "none of text, json"),
         ("queues = [1]", "not a list of names"),
-        ("[queue.orders]\nlimit = 3", "limits of queues cannot be configured in this release"),
+        ("[queue.orders]\nconcurency = 3", "[queue.orders] has no limit 'concurency'; did you mean 'concurrency'?"),
+        ("[queue.orders]\nconcurrency = 0", "[queue.orders] concurrency: 0 is not a whole number from 1 to 1000000"),
+        ("[queue.orders]\nrate = 5", "[queue.orders] rate: 5 is not a rate; write for example '100/1m' or '5/s'"),
+        ("[queue.orders]\nkey_rate = '5/2y'", "[queue.orders] key_rate: '5/2y' is not a rate: '2y' is not a period"),
+        ("queue = 'orders'", "'orders' is no table: limits stand in a file, as [queue.NAME]; those to serve are"),
         ("[retention]\nfinnished = 3", "retention: 'finnished' is not a key of the table; its key is 'finished'"),
         ("[retention]\nfinished = '10s'", "retention: '10s' is shorter than 60 s"),
         ("[retention]", "write for example finished = '30d'"),
@@ -169,6 +186,7 @@ def test_every_key_can_be_set_by_its_variable(tmp_path: Path) -> None:
         "pooler": "true",
         "retention": "7d",
     }
-    environ = {f"RHYTHM_{key.upper()}": samples.get(key, "7") for key in KEYS}
+    keys = set(KEYS) - {"queue"}  # tables of a file
+    environ = {f"RHYTHM_{key.upper()}": samples.get(key, "7") for key in keys}
 
-    assert set(load(cwd=tmp_path, environ=environ).sources) == set(KEYS)
+    assert set(load(cwd=tmp_path, environ=environ).sources) == keys

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rhythm.durations import format_seconds, parse_milliseconds, parse_seconds
+from rhythm.durations import format_rate, format_seconds, parse_milliseconds, parse_rate, parse_seconds
 from rhythm.errors import InvalidDuration
 
 
@@ -61,3 +61,18 @@ def test_any_text_is_a_duration_or_refused(text: str) -> None:
 )
 def test_durations_for_people(seconds: float, shown: str) -> None:
     assert format_seconds(seconds) == shown
+
+
+@pytest.mark.parametrize(
+    ("text", "rate"),
+    [("100/1m", (100, 60.0)), ("5/s", (5, 1.0)), (" 1 / 90s ", (1, 90.0)), ("10/500ms", (10, 0.5)), ("7/2", (7, 2.0))],
+)
+def test_rates(text: str, rate: tuple[int, float]) -> None:
+    assert rate == parse_rate(text)
+    assert rate == parse_rate(format_rate(*rate))
+
+
+@pytest.mark.parametrize("text", ["", "5", "/1m", "5/", "0/1m", "5/0s", "-5/1m", "5.5/s", "5/32d", "2000000/s", "5/1y"])
+def test_what_is_no_rate_is_refused(text: str) -> None:
+    with pytest.raises(InvalidDuration, match="is not a rate"):
+        parse_rate(text)

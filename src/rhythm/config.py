@@ -22,9 +22,9 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-from rhythm.durations import parse_seconds
+from rhythm.durations import parse_rate, parse_seconds
 from rhythm.errors import ConfigurationError, InvalidDuration, NotConfigured
-from rhythm.model import PAYLOAD_BYTES_MAX
+from rhythm.model import NAME_LENGTH_MAX, PAYLOAD_BYTES_MAX, QueueLimits
 
 FILE_NAME = "rhythm.toml"
 VARIABLE_PREFIX = "RHYTHM_"
@@ -40,7 +40,7 @@ _SIMILARITY = 0.75  #: from here on an unknown variable counts as a misspelt one
 _OTHER_VARIABLES = frozenset(
     {"env", "test_database_urls", "lifeline", "fail_point"}
 )  #: RHYTHM_… variables that are not keys
-_LATER_TABLES = {"queue": "limits of queues"}  #: tables with a reserved name whose feature this release does not have
+LIMIT_MAX = 1_000_000  #: of a queue's concurrency
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -64,6 +64,7 @@ class Config:
     poll_interval: float = 1.0  #: Longest time between two looks for work. Default 1 s.
     payload_bytes_max: int = PAYLOAD_BYTES_MAX  #: Largest inputs, output or signal, bytes of JSON. Default 1 MiB.
     retention: float | None = None  #: Finished executions are kept for so long. Default: for ever.
+    queue: Mapping[str, QueueLimits] = field(default_factory=dict)  #: Limits of queues, by name. Default none.
     log_level: str = "info"  #: One of LOG_LEVELS. Default "info".
     log_format: str = "text"  #: One of LOG_FORMATS. Default "text".
 
@@ -107,8 +108,6 @@ def load(
 
     for key, raw in table.items():
         assert file is not None, "a table comes from a file"
-        if key in _LATER_TABLES:
-            raise ConfigurationError(f"{file}: [{key}]: {_LATER_TABLES[key]} cannot be configured in this release")
         take(key, raw, str(file), file.parent)
     for name, text in environ.items():
         variable = _variable_key(name)
@@ -243,6 +242,57 @@ def _retention(raw: object, folder: Path) -> float:
     return _duration(RETENTION_MIN_SECONDS)(raw, folder)
 
 
+def _queues(raw: object, folder: Path) -> Mapping[str, QueueLimits]:
+    """The tables [queue.NAME]."""
+    if not isinstance(raw, Mapping):
+        raise ValueError(
+            f"{raw!r:.100} is no table: limits stand in a file, as [queue.NAME]; those to serve are `queues`"
+        )
+    limits = {}
+    for name, table in raw.items():
+        if not 1 <= len(name) <= NAME_LENGTH_MAX:
+            raise ValueError(
+                f"{name!r:.100} is not the name of a queue: it must have 1 to {NAME_LENGTH_MAX} characters"
+            )
+        if not isinstance(table, Mapping):
+            raise ValueError(f"{name!r} is no table: write [queue.{name}] and its limits below")
+        limits[name] = _limits(name, table)
+    return limits
+
+
+def _limits(name: str, table: Mapping[str, object]) -> QueueLimits:
+    values: dict[str, Any] = {}
+    for key, raw in table.items():
+        if key not in _LIMITS:
+            close = difflib.get_close_matches(key, _LIMITS, n=1, cutoff=0.5)
+            hint = f"did you mean {close[0]!r}?" if close else "they are " + ", ".join(_LIMITS)
+            raise ValueError(f"[queue.{name}] has no limit {key!r}; {hint}")
+        try:
+            values[key] = _LIMITS[key](raw)
+        except (ValueError, InvalidDuration) as error:
+            raise ValueError(f"[queue.{name}] {key}: {error}") from None
+    return QueueLimits(**values)
+
+
+def _concurrency(raw: object) -> int:
+    return _whole(1, LIMIT_MAX)(raw, Path())
+
+
+def _rate(raw: object) -> tuple[int, float]:
+    if not isinstance(raw, str):
+        raise ValueError(f"{raw!r} is not a rate; write for example '100/1m' or '5/s'")
+    return parse_rate(raw)
+
+
+#: Limit of a queue, as in QueueLimits -> what reads it.
+_LIMITS: Mapping[str, Callable[[object], Any]] = {
+    "concurrency": _concurrency,
+    "rate": _rate,
+    "key_concurrency": _concurrency,
+    "key_rate": _rate,
+}
+
+
 def _one_of(choices: tuple[str, ...]) -> Callable[[object, Path], str]:
     def parse(raw: object, folder: Path) -> str:
         if isinstance(raw, str) and raw.lower() in choices:
@@ -270,6 +320,7 @@ _KEYS: Mapping[str, Callable[[object, Path], Any]] = {
     "poll_interval": _duration(0.01),
     "payload_bytes_max": _whole(1, PAYLOAD_BYTES_LIMIT),
     "retention": _retention,
+    "queue": _queues,
     "log_level": _one_of(LOG_LEVELS),
     "log_format": _one_of(LOG_FORMATS),
 }

@@ -20,6 +20,10 @@ _WHOLE = re.compile(r"(?:\d+(?:\.\d+)?\s*(?:ms|s|m|h|d|w)\s*)+", re.ASCII)
 _NUMBER = re.compile(r"\d+(?:\.\d+)?", re.ASCII)
 _TEXT_MAX = 64
 
+_RATE = re.compile(r"([0-9]{1,12})\s*/\s*(\S.*)", re.ASCII)
+RATE_MAX = 1_000_000  #: of one period
+PERIOD_SECONDS_MIN, PERIOD_SECONDS_MAX = 0.001, 31 * 86_400.0  #: of a rate
+
 Duration = str | int | float | timedelta
 
 
@@ -47,6 +51,32 @@ def parse_seconds(value: Duration, *, number_unit: float = 1.0) -> float:
 def parse_milliseconds(value: Duration) -> float:
     """The duration in milliseconds, a plain number counting as milliseconds (the rule of ``.flow`` files)."""
     return parse_seconds(value, number_unit=0.001) * 1000.0
+
+
+def parse_rate(value: str) -> tuple[int, float]:
+    """How many in how many seconds: "100/1m" is (100, 60.0); a unit alone counts once, so "5/s" is (5, 1.0).
+
+    Raises InvalidDuration for anything but a whole number from 1 to a million, "/", and a period of 1 ms to 31 days.
+    """
+    example = "write for example '100/1m' or '5/s'"
+    found = _RATE.fullmatch(value.strip()) if len(value) <= _TEXT_MAX else None
+    if found is None:
+        raise InvalidDuration(f"{value!r:.100} is not a rate; {example}")
+    count, period = int(found[1]), found[2]
+    try:
+        seconds = _UNITS[period] if period in _UNITS else parse_seconds(period)
+    except InvalidDuration:
+        raise InvalidDuration(f"{value!r} is not a rate: {period!r} is not a period; {example}") from None
+    if not 1 <= count <= RATE_MAX:
+        raise InvalidDuration(f"{value!r} is not a rate: it lets from 1 to {RATE_MAX:,} pass in one period")
+    if not PERIOD_SECONDS_MIN <= seconds <= PERIOD_SECONDS_MAX:
+        raise InvalidDuration(f"{value!r} is not a rate: its period is from 1 ms to 31 days")
+    return count, seconds
+
+
+def format_rate(count: int, seconds: float) -> str:
+    """A rate for people, as ``parse_rate`` reads it: "100/1m"."""
+    return f"{count}/{format_seconds(seconds)}"
 
 
 def _parse_text(value: str, number_unit: float) -> float:

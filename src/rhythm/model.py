@@ -90,6 +90,7 @@ class ExecutionInfo:
     operation: int | None = None  #: which operation of its parent it is
     last_failure: bytes | None = None  #: JSON: the error of the last attempt that was followed by another
     last_failure_at: datetime | None = None
+    limit_key: str | None = None  #: what it counts for in the limits of keys of its queue
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,6 +139,7 @@ class NewExecution(msgspec.Struct, frozen=True, gc=False):
     timeout_seconds: float | None = None  #: Of one attempt. Default: what the registration says, else none.
     tags: Mapping[str, Any] | None = None
     definition_hash: str | None = None  #: Workflows: pin this definition. Default: the current one.
+    limit_key: str | None = None  #: What it counts for in the limits of keys of its queue. Default none.
     signal: NewSignal | None = None  #: For whoever stands for this start; a key's policy is then "return".
 
 
@@ -285,7 +287,7 @@ class NewChild(msgspec.Struct, frozen=True, gc=False):
     name: str
     inputs: bytes
     #: Only what the call set (the keys of ``language.builtins.host.StartChild.options``). Stored are key, queue,
-    #: priority, retries, retry, timeout_seconds and delay_seconds; the others are the engine's business.
+    #: priority, retries, retry, timeout_seconds, delay_seconds and limit_key; the others are the engine's business.
     options: Mapping[str, Any] = msgspec.field(default_factory=dict)
 
 
@@ -378,6 +380,8 @@ class ExchangeRequest(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     #: of ``names`` in their order, group by group: how many names, and how many tasks of them to claim at most (all
     #: together ≤ CLAIM_COUNT_MAX)
     task_limits: Sequence[tuple[int, int]] = ()
+    #: of each of these groups, how many would begin at once: no more are claimed from queues with limits. None: all.
+    task_free: Sequence[int] | None = None
     workflow_limit: int = 0  #: workflows to claim at most (≤ CLAIM_COUNT_MAX)
     alone: bool = False  #: it holds nothing and has no other exchange under way: may get a lone suspect
     idle: bool = False  #: it will sleep if nothing is claimed: register it for notification
@@ -395,6 +399,8 @@ class ExchangeResult(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     #: It was just registered as idle, or its own reports made something claimable that was not claimed: exchange once
     #: more before sleeping.
     check_again: bool
+    #: Until the rate of a queue lets something pass that this worker could run; None: nothing waits for that.
+    next_pass_seconds: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -447,6 +453,35 @@ class SnapshotInfo:
 
 
 @dataclass(frozen=True, slots=True)
+class QueueLimits:
+    """The limits of a queue; None: no such limit. All None: no limits at all."""
+
+    concurrency: int | None = None  #: Begun and not finished, over all workers.
+    rate: tuple[int, float] | None = None  #: Starts of attempts in any so many seconds.
+    key_concurrency: int | None = None  #: The same of each limit key.
+    key_rate: tuple[int, float] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class GateInfo:
+    """Why an execution waits at the gate of its queue."""
+
+    queue: str
+    limit_key: str | None
+    paused: bool
+    concurrency: int | None
+    holding: int  #: places of the queue that are taken
+    key_concurrency: int | None
+    key_holding: int  #: places that its limit key takes
+    rate: int | None
+    rate_seconds: float | None
+    next_at: datetime | None  #: when the queue's rate lets the next one pass; None: it does not keep it now
+    key_rate: int | None
+    key_rate_seconds: float | None
+    key_next_at: datetime | None
+
+
+@dataclass(frozen=True, slots=True)
 class QueueInfo:
     """A queue's figures."""
 
@@ -457,6 +492,14 @@ class QueueInfo:
     oldest_pending_seconds: float | None
     paused: bool
     finished_per_minute: int  #: within the last minute
+    gated: int = 0  #: of those pending, how many wait for a place or for the rate
+    holding: int = 0  #: have begun and not finished, in a queue with limits
+    concurrency: int | None = None  #: at most so many begun and not finished; None, as below: no such limit
+    rate: int | None = None  #: at most so many starts of attempts in any ``rate_seconds``
+    rate_seconds: float | None = None
+    key_concurrency: int | None = None  #: the same of each limit key
+    key_rate: int | None = None
+    key_rate_seconds: float | None = None
 
 
 @dataclass(frozen=True, slots=True)

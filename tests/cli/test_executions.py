@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 import time
 from pathlib import Path
 
@@ -116,6 +117,25 @@ def test_queues_and_workers_print_what_there_is(rhythm_db: Rhythm) -> None:
     assert (orders["pending"], orders["running"], orders["suspended"], orders["paused"]) == (3, 0, 0, False)
     assert orders["oldest_pending_seconds"] >= 0
     assert rhythm_db("workers", "--json", code=0).out == ""
+
+
+def test_limits_of_a_queue_are_set_shown_and_removed(rhythm_db: Rhythm) -> None:
+    assert (
+        "there is no queue 'mial'; the queues are default"
+        in rhythm_db("queues", "limit", "mial", "--rate", "5/s", code=2).err
+    )
+    started = rhythm_db("start", "charge", "--queue", "mail", "--limit-key", "c-7", code=0).out.strip()
+    said = rhythm_db("queues", "limit", "mail", "--concurrency", "1", "--key-rate", "5/1m", code=0).err
+    (mail,) = [queue for queue in rhythm_db("queues", "--json", code=0).json_lines if queue["queue"] == "mail"]
+    table = rhythm_db("queues", code=0).out
+    shown = rhythm_db("show", started, "--json", code=0).json
+    removed = rhythm_db("queues", "limit", "mail", "--none", code=0).err
+
+    assert "The queue 'mail' has the limits: 1 at a time; per key 5/1m." in said
+    assert (1, None, 5, 60.0) == tuple(mail[name] for name in ("concurrency", "rate", "key_rate", "key_rate_seconds"))
+    assert re.search(r"^mail .* 1 at a time; per key 5/1m$", table, re.MULTILINE)
+    assert ("c-7", None) == (shown["limit_key"], shown["gate"]), "nobody knows the task: that is what it waits for"
+    assert "The queue 'mail' has no limits." in removed
 
 
 def test_migrate_from_nothing_and_again(tmp_path: Path, postgres_url: str) -> None:

@@ -15,7 +15,7 @@ from tests.support.commands import Rhythm
 COMMANDS = [
     "init", "dev", "worker", "start", "wait", "show", "logs", "list", "signal", "cancel", "queues", "workers", "check",
     "publish", "eval", "migrate", "config", "db start", "db stop", "db url", "db psql", "db reset",
-    "queues pause", "queues resume",
+    "queues pause", "queues resume", "queues limit",
 ]  # fmt: skip
 README = Path(__file__).parents[2] / "README.md"
 ID = "0192f0c1-7e3a-7c55-9a55-2f8c54e0a1b2"
@@ -67,6 +67,10 @@ def test_the_console_script_is_the_same_command() -> None:
         (["signal", ID, "go", "{'a': 1}"], "the payload is not JSON"),
         (["list", "--status", "sleeping"], "the statuses are pending, running"),
         (["list", "--kind", "job"], "the kinds are task, workflow"),
+        (["queues", "limit", "mail"], "give at least one limit, or --none to remove them; not both"),
+        (["queues", "limit", "mail", "--none", "--rate", "5/s"], "not both"),
+        (["queues", "limit", "mail", "--rate", "fast"], "'fast' is not a rate; write for example '100/1m' or '5/s'"),
+        (["queues", "limit", "mail", "--concurrency", "0"], "should be greater than or equal to 1"),
         (["check", "missing"], "no such file or folder: missing"),
         (["check", "."], "no .flow file in the folder"),
         (["eval", "missing.flow"], "no such file: missing.flow"),

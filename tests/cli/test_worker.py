@@ -187,6 +187,28 @@ def test_a_paused_queue_is_shown_and_worked_on_again_when_resumed(shop: Rhythm, 
     worker.terminate()
 
 
+def test_limits_from_the_configuration_and_what_waits_for_them(shop: Rhythm, processes: Processes) -> None:
+    shop.write("rhythm.toml", "[queue.orders]\nconcurrency = 1\n")
+    worker = start_worker(shop, processes)
+    worker.terminate()
+    worker.wait()
+    ids = [shop("start", "charge", "--inputs", '{"amount": 1}', code=0).out.strip() for _ in range(2)]
+    (orders,) = [queue for queue in shop("queues", "--json", code=0).json_lines if queue["queue"] == "orders"]
+    free = shop("show", ids[1], code=0).out
+    listed = shop("list", code=0).out
+    shop("queues", "limit", "orders", "--rate", "1/1h", code=0)
+    shop.write("rhythm.toml", "")
+    worker = start_worker(shop, processes)
+    shop("wait", ids[0], "--timeout", "20s", code=0)
+    late = shop("show", ids[1], code=0).out
+
+    assert (1, 2, 2) == (orders["concurrency"], orders["pending"], orders["gated"])
+    assert "pending (waiting for a place: there is room for it as soon as it is its turn and a worker takes it)" in free
+    assert "pending (waiting for a place)" in listed
+    assert re.search(r"waiting for a place: queue orders starts 1/1h, the next one at \d", late)
+    worker.terminate()
+
+
 def test_two_registrations_of_a_task_are_warned_of(shop: Rhythm, processes: Processes) -> None:
     start_worker(shop, processes)
     assert shop("workers", code=0).err == ""

@@ -41,7 +41,7 @@ def wanted(batch: int, waiting: int, seconds: float) -> int:
     exchange.batch = batch
     heartbeat: Any = SimpleNamespace(has_beaten=True)
     exchange.heartbeat = heartbeat
-    return sum(count for _, count in exchange._wanted()[0])
+    return sum(count for _, count, _ in exchange._wanted()[0])
 
 
 @pytest.mark.parametrize(

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import itertools
 import threading
+import time
 import uuid
 from collections.abc import AsyncIterator, Iterator
 from typing import Any
@@ -39,6 +40,24 @@ def test_a_lane_claims_ahead_what_begins_soon_and_nothing_before_it_knows() -> N
     assert lane.room() == 4 + WAITING_MAX
     lane.average = 10.0
     assert lane.room() == 4
+
+
+def test_of_a_queue_with_limits_a_lane_takes_what_begins_at_once_and_never_nothing_while_it_has_room() -> None:
+    lane = Lane(["any"], 4)
+    assert lane.free() == 4
+
+    lane.asked = 3
+    assert lane.free() == 1
+
+    lane.asked = 0
+    lane.took(0.05)
+    lane.under_way.update(held(i) for i in range(4))
+    lane.moved_at = time.monotonic()
+    assert (lane.room(), lane.free()) == (8, 1)
+    lane.average = 0.001
+    assert lane.free() == 40
+    lane.waiting.extend(held(i) for i in range(lane.room()))
+    assert (lane.room(), lane.free()) == (0, 0)
 
 
 def test_what_would_wait_for_long_is_taken_out_the_youngest_first() -> None:

@@ -29,6 +29,9 @@ def start(
     delay: Annotated[
         str | None, typer.Option(metavar="DURATION", help='Not before this has passed, like "5m".')
     ] = None,
+    limit_key: Annotated[
+        str | None, typer.Option("--limit-key", metavar="K", help="What it counts for in the queue's limits of keys.")
+    ] = None,
     wait_for_it: Annotated[bool, typer.Option("--wait", help="Wait for the outcome and print the output.")] = False,
     timeout: options.Timeout = None,
     database_url: options.DatabaseUrl = None,
@@ -51,7 +54,9 @@ def start(
 
     async def work() -> None:
         async with connected(config) as client:
-            execution = await client.start(name, given, key=key, queue=queue, priority=priority, delay=delay)
+            execution = await client.start(
+                name, given, key=key, queue=queue, priority=priority, delay=delay, limit_key=limit_key
+            )
             if wait_for_it:
                 output.message(f"started {execution.id}")
                 _print_output(await _result(client, execution, seconds), as_json)
@@ -239,6 +244,7 @@ def execution_json(info: ExecutionInfo) -> dict[str, Any]:
         "queue": info.queue,
         "priority": info.priority,
         "key": info.key,
+        "limit_key": info.limit_key,
         "tags": info.tags,
         "inputs": _decoded(info.inputs),
         "output": _decoded(info.output),

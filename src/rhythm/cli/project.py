@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import shlex
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
 from rhythm.cli import options, output
+from rhythm.cli.queues import limits_text
 from rhythm.errors import InvalidInput
 
 _FILES = {
@@ -100,12 +102,16 @@ def config(as_json: options.Json = False) -> None:
 
 
 def _plain(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {name: limits_text(limits) for name, limits in value.items()}
     return [str(part) for part in value] if isinstance(value, tuple) else value
 
 
 def _shown(value: Any) -> str | None:
-    if value is None or value == []:
+    if not value and value not in (False, 0):
         return None
+    if isinstance(value, dict):
+        return "; ".join(f"{name}: {limits}" for name, limits in value.items())
     if isinstance(value, bool):
         return str(value).lower()
     return ", ".join(value) if isinstance(value, list) else str(value)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Any
@@ -16,7 +17,7 @@ from rhythm.errors import SnapshotError
 if TYPE_CHECKING:
     from rhythm.client import Client
     from rhythm.config import Config
-    from rhythm.model import ExecutionInfo, LogLine
+    from rhythm.model import ExecutionInfo, GateInfo, LogLine
 
 CHILDREN_MAX = 200  #: children of a workflow that are looked up
 LOG_LINES_SHOWN = 5  #: the newest of a workflow's log
@@ -77,25 +78,27 @@ def show(
             output.json_lines(state)
         return
 
-    async def work() -> tuple[ExecutionInfo, Standing | None, list[LogLine]]:
+    async def work() -> tuple[ExecutionInfo, Standing | None, list[LogLine], GateInfo | None]:
         async with connected(config) as client:
             info = await client.execution(execution_id).refresh()
             log = await client.logs(info.id, newest=LOG_LINES_SHOWN) if info.kind == "workflow" else []
+            gate = await client.store.gate(info.id) if info.status == "pending" else None
             try:
-                return info, await _standing(client, info), log
+                return info, await _standing(client, info), log, gate
             except SnapshotError as error:
                 output.message(f"Where it stands cannot be shown: {error}")
-                return info, None, log
+                return info, None, log, gate
 
-    info, standing, log = run(work())
+    info, standing, log, gate = run(work())
     if as_json:
         told = {
             "standing": None if standing is None else _standing_json(standing),
             "log": [line_json(li) for li in log],
+            "gate": None if gate is None else dataclasses.asdict(gate),
         }
         output.json_line(execution_json(info) | told)
         return
-    _show_fields(info)
+    _show_fields(info, None if gate is None else gate_text(gate))
     if standing is not None:
         _show_standing(standing)
     if log:
@@ -186,14 +189,36 @@ def _standing_json(standing: Standing) -> dict[str, Any]:
     }
 
 
-def _show_fields(info: ExecutionInfo) -> None:
+def gate_text(gate: GateInfo) -> str:
+    """What an execution waits for at the gate of its queue: "queue mail runs 5 of 5"."""
+    from rhythm.durations import format_rate
+
+    found = []
+    if gate.paused:
+        found.append(f"queue {gate.queue} is paused")
+    if gate.concurrency is not None and gate.holding >= gate.concurrency:
+        found.append(f"queue {gate.queue} runs {gate.holding} of {gate.concurrency}")
+    if gate.key_concurrency is not None and gate.key_holding >= gate.key_concurrency:
+        found.append(f"limit key {gate.limit_key} runs {gate.key_holding} of {gate.key_concurrency}")
+    for whose, count, seconds, at in (
+        (f"queue {gate.queue}", gate.rate, gate.rate_seconds, gate.next_at),
+        (f"limit key {gate.limit_key}", gate.key_rate, gate.key_rate_seconds, gate.key_next_at),
+    ):
+        if at is not None and count is not None and seconds is not None:
+            found.append(f"{whose} starts {format_rate(count, seconds)}, the next one at {output.moment(at)}")
+    return "; ".join(found) or "there is room for it as soon as it is its turn and a worker takes it"
+
+
+def _show_fields(info: ExecutionInfo, gate: str | None) -> None:
     fields = execution_json(info)
     rows: list[tuple[str, object]] = [("id", info.id), (info.kind, info.name)]
     if info.definition_hash:
         rows.append(("definition", info.definition_hash[:HASH_SHOWN]))
-    rows.append(("status", f"{info.status} ({info.reason})" if info.reason else info.status))
+    reason = info.reason if gate is None else f"{info.reason}: {gate}"
+    rows.append(("status", f"{info.status} ({reason})" if reason else info.status))
     rows.append(("queue", info.queue if not info.priority else f"{info.queue}, priority {info.priority}"))
-    rows += [(name.removesuffix("_id"), fields[name]) for name in ("key", "parent_id") if fields[name] is not None]
+    named = ("key", "limit_key", "parent_id")
+    rows += [(name.removesuffix("_id").replace("_", " "), fields[name]) for name in named if fields[name] is not None]
     if info.tags:
         rows.append(("tags", _compact(info.tags)))
     rows.append(("attempts", f"{info.attempts}, {info.lost} lost" if info.lost else info.attempts))

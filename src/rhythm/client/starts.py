@@ -51,6 +51,7 @@ class StartOptions(TypedDict, total=False):
     signal: str | None  #: Send this signal as well: to the execution that runs under the key, or to the new one.
     signal_payload: Any  #: Its payload. Default null.
     send_id: uuid.UUID | None  #: Its send id, if the caller mints it.
+    limit_key: str | None  #: What it counts for in the limits of keys of its queue, like a customer's id. Default none.
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,6 +74,7 @@ class Start:
     signal: str | None = None
     signal_payload: Any = None
     send_id: uuid.UUID | None = None
+    limit_key: str | None = None
 
 
 def check_name(name: object, what: str) -> str:
@@ -125,6 +127,7 @@ def new_execution(start: Start, *, bytes_max: int = PAYLOAD_BYTES_MAX) -> NewExe
         timeout_seconds=None if start.timeout is None else _timeout(start.timeout),
         tags=None if start.tags is None else _tags(start.tags),
         signal=_signal(start, bytes_max),
+        limit_key=_limit_key(start.limit_key),
     )
 
 
@@ -163,6 +166,7 @@ def _plain(start: Start) -> bool:
         and start.signal is None
         and start.send_id is None
         and start.signal_payload is None
+        and start.limit_key is None
     )
 
 
@@ -194,6 +198,14 @@ def _key(value: object) -> str | None:
         return None
     if not isinstance(value, str) or not 1 <= len(value) <= KEY_LENGTH_MAX or "\0" in value or not _encodable(value):
         raise InvalidInput(f"{value!r:.100} is not a key: it must be text of 1 to {KEY_LENGTH_MAX} characters")
+    return value
+
+
+def _limit_key(value: object) -> str | None:
+    if value is None:
+        return None
+    if not isinstance(value, str) or not _usable(value):
+        raise InvalidInput(f"{value!r:.100} is not a limit key: it must be text of 1 to {NAME_LENGTH_MAX} characters")
     return value
 
 

@@ -67,6 +67,7 @@ TASK_OPTIONS: Final[Options] = {
     "queue": Option("queue", "text"),
     "priority": Option("priority", "whole", PRIORITY_MIN, PRIORITY_MAX),
     "delay": Option("delay_seconds", "moment"),
+    "limitKey": Option("limit_key", "text"),
     "onCancel": Option("on_cancel", "choice", choices=ON_CANCEL),
     "cancellable": Option("cancellable", "boolean"),
 }
@@ -74,6 +75,7 @@ CHILD_OPTIONS: Final[Options] = {
     "key": Option("key", "text"),
     "id": Option("id", "uuid"),
     "deadline": Option("deadline_seconds", "moment"),
+    "limitKey": Option("limit_key", "text"),
     "onCancel": Option("on_cancel", "choice", choices=ON_CANCEL),
 }
 SIGNAL_OPTIONS: Final[Options] = {"timeout": Option("timeout_seconds", "duration")}

@@ -134,12 +134,13 @@ def _action(outcome: TaskOutcome) -> int:
 # Commits -----------------------------------------------------------------------------------------
 
 
-def commit_arguments(commits: Sequence[WorkflowCommit], reports: Reports) -> list[Any]:
-    """The arguments p_commit_report to p_cancel_ids."""
+def commit_arguments(commits: Sequence[WorkflowCommit], reports: Reports) -> tuple[list[Any], list[str | None] | None]:
+    """The arguments p_commit_report to p_cancel_ids, and p_child_limit_keys."""
     if not commits:
-        return [None] * COMMIT_COLUMNS
+        return [None] * COMMIT_COLUMNS, None
     ended = [c.outcome for c in commits]
-    return [
+    children, limit_keys = _child_arguments([(i, child) for i, c in enumerate(commits, 1) for child in c.children])
+    columns = [
         reports.commit_rows,
         reports.child_rows,
         [c.id for c in commits],
@@ -154,7 +155,7 @@ def commit_arguments(commits: Sequence[WorkflowCommit], reports: Reports) -> lis
         [pack(c.standing.awaiting) for c in commits],
         [c.outstanding for c in commits],
         [c.unread_signals for c in commits],
-        *_child_arguments([(i, child) for i, c in enumerate(commits, 1) for child in c.children]),
+        *children,
         *_columns(
             [
                 (i, t.operation, _seconds(t.delay_ms), _seconds(t.due_at_ms))
@@ -167,6 +168,7 @@ def commit_arguments(commits: Sequence[WorkflowCommit], reports: Reports) -> lis
         *_group_arguments(commits),
         *_columns([(i, child) for i, c in enumerate(commits, 1) for child in c.cancels], 2),
     ]
+    return columns, limit_keys
 
 
 def _columns(rows: list[tuple[Any, ...]], count: int) -> list[Any]:
@@ -199,9 +201,10 @@ def ranges(operations: Sequence[int]) -> str:
     return "{" + ",".join(f"[{first},{end})" for first, end in number_ranges(sorted(set(operations)))) + "}"
 
 
-def _child_arguments(children: list[tuple[int, NewChild]]) -> list[Any]:
+def _child_arguments(children: list[tuple[int, NewChild]]) -> tuple[list[Any], list[str | None] | None]:
+    """The arguments p_child_commit to p_child_timeouts, and p_child_limit_keys."""
     if not children:
-        return [None] * 15
+        return [None] * 15, None
     names, pairs = distinct((_KIND_CODES[c.kind], text(c.name, "name")) for _, c in children)
     options = [c.options for _, c in children]
     if any(options):
@@ -216,9 +219,13 @@ def _child_arguments(children: list[tuple[int, NewChild]]) -> list[Any]:
             or_none([json_text(o.get("retry")) for o in options]),
             or_none([milliseconds(o.get("timeout_seconds")) for o in options]),
         ]
+        limit_keys = or_none(
+            [None if o.get("limit_key") is None else text(o["limit_key"], "limit key") for o in options]
+        )
     else:
         more = [None] * 8
-    return [
+        limit_keys = None
+    columns: list[Any] = [
         [i for i, _ in children],
         [c.id for _, c in children],
         [JSON_CODEC + c.inputs for _, c in children],
@@ -228,6 +235,7 @@ def _child_arguments(children: list[tuple[int, NewChild]]) -> list[Any]:
         [c.operation for _, c in children],
         *more,
     ]
+    return columns, limit_keys
 
 
 def log_columns(lines: Iterable[tuple[str, str]]) -> list[Any]:
@@ -255,7 +263,7 @@ _REPORTED = (
     "integer[], double precision[], text[], integer[], text[], bigint[], "
     "integer[], integer[], double precision[], double precision[], integer[], integer[], "
     "integer[], smallint[], text[], integer[], integer[], uuid[], "
-    "integer[], integer[], integer[], integer[], integer[], integer, boolean, boolean, boolean"
+    "integer[], integer[], integer[], integer[], integer[], integer, boolean, boolean, boolean, integer[], text[]"
 )
 _TYPES = ["uuid", "integer", *(_REPORTED.split(", "))]
 
@@ -280,11 +288,12 @@ def exchange_call(request: ExchangeRequest) -> tuple[str, list[Any]]:
 
 
 def _exchange_arguments(request: ExchangeRequest, reports: Reports, commits: Sequence[WorkflowCommit]) -> list[Any]:
+    columns, limit_keys = commit_arguments(commits, reports)
     return [
         request.incarnation,
         request.epoch,
         *reports.arguments(),
-        *commit_arguments(commits, reports),
+        *columns,
         list(request.queues),
         list(request.names),
         list(request.singles),
@@ -294,6 +303,8 @@ def _exchange_arguments(request: ExchangeRequest, reports: Reports, commits: Seq
         request.alone,
         request.idle,
         request.parents,
+        None if request.task_free is None else list(request.task_free),
+        limit_keys,
     ]
 
 
@@ -304,7 +315,7 @@ def exchange_result(row: Mapping[str, Any], request: ExchangeRequest, names: Nam
     ids = row["t_ids"]
     if ids is not None:
         # what was claimed singly comes last, each with a claim of its own
-        batched = sum(id_ not in fresh for id_ in ids) if request.singles else len(ids)
+        batched = sum(id_ not in fresh for id_ in ids) if fresh else len(ids)
         members = tokens(row["t_claim"], batched) + [fresh[id_] for id_ in ids[batched:]]
         sent = {c.commit.id: c.commit for c in request.continuations}
         sent.update((c.id, c) for c in request.workflow_commits)
@@ -319,6 +330,7 @@ def exchange_result(row: Mapping[str, Any], request: ExchangeRequest, names: Nam
         retokened=fresh,
         suspects_waiting=row["o_suspects"],
         check_again=row["o_check_again"],
+        next_pass_seconds=row["o_next_pass"],
     )
 
 
@@ -356,7 +368,12 @@ def step_call(request: ExchangeRequest) -> tuple[str, list[Any]] | None:
         return None
     action, child, standing = _action(outcome), commit.children[0], commit.standing
     options = child.options
-    if action == _FAILED or child.kind != "task" or options.get("delay_seconds") is not None:
+    if (
+        action == _FAILED
+        or child.kind != "task"
+        or options.get("delay_seconds") is not None
+        or options.get("limit_key") is not None
+    ):
         return None
     arguments = [
         request.incarnation,

@@ -38,6 +38,7 @@ FUNCTION_FILES = (
     "workflows",
     "logs",
     "claims",
+    "gates",
     "exchange",
     "steps",
     "cancel",

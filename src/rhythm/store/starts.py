@@ -14,7 +14,7 @@ from rhythm.store.marshal import distinct, json_text, kind_code, milliseconds, o
 START_TYPES: Final = (
     "uuid[]", "bytea[]", "integer[]", "smallint[]", "text[]", "integer[]", "text[]", "integer[]", "timestamptz[]",
     "double precision[]", "text[]", "smallint[]", "integer[]", "text[]", "bigint[]", "text[]", "text[]",
-    "text[]", "bytea[]", "uuid[]",
+    "text[]", "bytea[]", "uuid[]", "text[]",
 )  # fmt: skip
 _POLICY_CODES: Final = {"return": 1, "reject": 2, "replace": 3, "after_failure": 4}
 _STATUSES: Final = ("", "started", "existing", "replaced", "key_conflict", "key_taken")
@@ -46,6 +46,7 @@ def start_arguments(starts: Sequence[NewExecution]) -> list[Any]:
         or_none([json_text(s.tags) for s in starts]),
         or_none([s.definition_hash for s in starts]),
         *_signals([s.signal for s in starts]),
+        or_none([None if s.limit_key is None else text(s.limit_key, "limit key") for s in starts]),
     ]
 
 

@@ -24,6 +24,7 @@ from rhythm.model import (
     ExchangeRequest,
     ExchangeResult,
     ExecutionInfo,
+    GateInfo,
     HeartbeatResult,
     HeldResult,
     LogLine,
@@ -32,6 +33,7 @@ from rhythm.model import (
     NewExecution,
     OutcomeInfo,
     QueueInfo,
+    QueueLimits,
     RegisterResult,
     SnapshotInfo,
     Standing,
@@ -446,6 +448,24 @@ class Store:
         """Stops (or resumes) claiming from a queue. Raises ExecutionNotFound when there is no such queue."""
         await self._database.execute("select rhythm.pause_queue($1, $2)", text(queue, "queue"), paused)
 
+    async def limit_queue(self, queue: str, limits: QueueLimits, *, known: bool = False) -> bool:
+        """Sets a queue's limits; with all of them None there are none. Returns whether that changed anything.
+
+        ``known``: raise ExecutionNotFound when there is no such queue; otherwise it is made.
+        """
+        rate, key_rate = limits.rate or (None, None), limits.key_rate or (None, None)
+        return bool(
+            await self._database.fetchval(
+                "select rhythm.limit_queue($1, $2, $3, $4, $5, $6, $7, $8)",
+                text(queue, "queue"), limits.concurrency, *rate, limits.key_concurrency, *key_rate, known,
+            )
+        )  # fmt: skip
+
+    async def gate(self, execution_id: uuid.UUID) -> GateInfo | None:
+        """Why an execution waits at the gate of its queue; None when it does not."""
+        row = await self._database.fetchrow("select * from rhythm.gate_of($1)", execution_id)
+        return None if row is None else GateInfo(**row)
+
     async def breaches(self) -> Sequence[tuple[str, uuid.UUID | None, str]]:
         """What breaks an invariant right now: (invariant, execution, what is wrong). Empty is as it must be."""
         rows = await self._database.fetch("select * from rhythm.find_breaches()")
@@ -481,4 +501,5 @@ def _execution(row: Mapping[str, Any]) -> ExecutionInfo:
         operation=row["operation"],
         last_failure=None if row["failure_payload"] is None else unpack(row["failure_payload"]),
         last_failure_at=row["last_failure_at"],
+        limit_key=row["limit_key"],
     )

@@ -23,6 +23,10 @@ Suspects. An execution that was lost before is claimed alone, by a worker that r
 only the culprit can take a worker down. A worker that hears of one claims nothing until its hands are free, but not for
 long: what it holds may take hours, and others may be free sooner.
 
+Queues with limits. What their gates let pass is claimed singly, and only as much as would begin at once
+(``Lane.free``). When a rate is all that keeps something here from passing, the answer says for how long, and the loop
+looks again then.
+
 Without a trusted heartbeat others may be about to take over: the incarnation is cut off. It claims nothing more, and
 the loop winds up: what the rest of the worker still has to report or to hand back (see ``incarnation``) is sent when
 the database answers, after ``held`` as above; then the incarnation is over. What is claimed by an answer that comes
@@ -35,6 +39,7 @@ import asyncio
 import contextlib
 import json
 import logging
+import math
 import time
 import uuid
 from collections import Counter
@@ -75,7 +80,7 @@ BATCH_FIRST: Final = 32  #: tasks in the first claims; doubled while batches run
 logger = logging.getLogger("rhythm.worker")
 
 
-Wanted = list[tuple[Lane, int]]  # how many tasks to claim of which lanes
+Wanted = list[tuple[Lane, int, int]]  # of which lanes how many tasks to claim, and how many would begin at once
 
 
 class Work:
@@ -150,6 +155,7 @@ class Exchange:
         self._clearing_until = 0.0  # claims nothing until then, for a suspect's sake
         self._clear_again_at = 0.0
         self._suspects_held = 0
+        self._pass_at = math.inf  # when a rate lets something pass that could be run here
         self._audit_at = time.monotonic() + AUDIT_SECONDS
         self._backoff = Backoff()
         self._trouble = Backoff()  # of exchanges that the database understands, but cannot do
@@ -224,6 +230,7 @@ class Exchange:
     async def _sleep(self) -> None:
         ask_to_be_notified = not self._listening and not self._flights and self._may_be_notified(*self._wanted())
         pause = min(self.poll_interval, self.heartbeat.turn_seconds)
+        pause = min(pause, max(self._pass_at - time.monotonic(), 0.0))
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(min(SETTLE_SECONDS, pause) if ask_to_be_notified else pause):
                 await self._wake.wait()
@@ -239,6 +246,9 @@ class Exchange:
         reports = self._sendable()
         backs = self._returnable(reports)
         tasks, workflows = self._wanted()
+        if self._pass_at <= time.monotonic():
+            self._pass_at = math.inf
+            self._look = True
         # a report may have made something claimable: the next step of a workflow, a retry
         look = self._look or bool(reports)
         claims = (bool(tasks) or workflows > 0) and look and not (self._claims_in_flight and not reports)
@@ -252,7 +262,7 @@ class Exchange:
         if claims:
             self._claims_in_flight += 1
             self._look = False
-        for lane, count in tasks:
+        for lane, count, _ in tasks:
             lane.asked += count
         flight = asyncio.create_task(self._fly(reports, backs, tasks, workflows), name="rhythm-exchange")
         self._flights.add(flight)
@@ -273,7 +283,7 @@ class Exchange:
         self._splitting -= batches
         if claims:
             self._claims_in_flight -= 1
-        for lane, count in tasks:
+        for lane, count, _ in tasks:
             lane.asked -= count
         self._wake.set()
         error = None if flight.cancelled() else flight.exception()
@@ -303,7 +313,7 @@ class Exchange:
                 continue
             count = min(self.batch, left, lane.room())
             if count > 0:
-                tasks.append((lane, count))
+                tasks.append((lane, count, min(count, lane.free())))
                 left -= count
             else:
                 self._crowded = True
@@ -404,9 +414,10 @@ class Exchange:
             continuations=continuations,
             hand_backs=[(held.token, held.claim.id) for held in backs],
             queues=self.queues,
-            names=[id_ for lane, _ in tasks for id_ in lane.name_ids],
+            names=[id_ for lane, _, _ in tasks for id_ in lane.name_ids],
             singles=self.singles,
-            task_limits=[(len(lane.name_ids), count) for lane, count in tasks],
+            task_limits=[(len(lane.name_ids), count) for lane, count, _ in tasks],
+            task_free=[free for _, _, free in tasks],
             workflow_limit=workflows,
             alone=alone,
             idle=self._wants_notice(reports, tasks, workflows),
@@ -468,7 +479,9 @@ class Exchange:
             self._hold(claims)
             self.signals.claimed.set()
             names = Counter(claim.name for claim in claims if claim.kind == "task")
-            full = [count for lane, count in tasks if sum(names[name] for name in names if name in lane.names) >= count]
+            full = [
+                count for lane, count, _ in tasks if sum(names[name] for name in names if name in lane.names) >= count
+            ]
             if self.batch in full:
                 self.batch = min(self.batch * 2, CLAIM_COUNT_MAX)
             if full or len(claims) - names.total() >= workflows > 0 or _bytes(claims) > CLAIM_BYTES_FULL:
@@ -478,6 +491,8 @@ class Exchange:
         elif tasks or workflows:
             self.signals.idle.set()
         now = time.monotonic()
+        if tasks or workflows:
+            self._pass_at = math.inf if result.next_pass_seconds is None else now + result.next_pass_seconds
         if result.suspects_waiting and not self._clearing_until and now >= self._clear_again_at:
             self._clearing_until = now + CLEARING_SECONDS
             self._look = True

@@ -7,6 +7,10 @@ Claimed ahead is only what will begin soon, within BUFFER_SECONDS by what tasks 
 dry for want of an answer, and nothing waits here that another worker could run. Nothing is known at first, so nothing
 is claimed ahead. When what waits would have to wait for longer than PATIENCE_SECONDS nevertheless, because tasks take
 longer than those before, it goes back uncharged.
+
+What a queue with limits lets pass counts from its claim on: of that no more is claimed than would begin at once, or
+within AT_ONCE_SECONDS (``free``). Where others wait already, at least one: a lane that always has something to do must
+not keep the queue waiting for ever, and what waits there begins within BUFFER_SECONDS or so.
 """
 
 from __future__ import annotations
@@ -20,6 +24,7 @@ from rhythm.worker.held import Held
 
 WAITING_MAX: Final = 1_000  #: tasks claimed and not begun, in a lane
 BUFFER_SECONDS: Final = 0.1  #: what is claimed ahead should begin within so long
+AT_ONCE_SECONDS: Final = 0.01  #: what begins within so long begins at once
 PATIENCE_SECONDS: Final = 1.0  #: what will not begin within so long is given back
 SHARE: Final = 0.2  #: of the newest measurement in the moving average
 
@@ -49,6 +54,13 @@ class Lane:
         """How many more to claim; 0 or less: none."""
         ahead = min(WAITING_MAX, int(self.width * BUFFER_SECONDS / self._seconds())) if self.average else self.ahead
         return self.width - len(self.under_way) + ahead - len(self.waiting) - self.asked
+
+    def free(self) -> int:
+        """How many of those that `room` allows would begin at once."""
+        room = self.room()
+        seconds = self._seconds()
+        soon = int(self.width * AT_ONCE_SECONDS / seconds) if seconds else 0
+        return min(room, max(self.width - len(self.under_way) - self.asked, soon, 1))
 
     def began(self, held: Held, now: float) -> None:
         """A task begins, and occupies one place until ``ended``."""

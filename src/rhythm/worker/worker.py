@@ -221,6 +221,7 @@ class Worker:
         backoff = Backoff()
         while True:
             try:
+                await self._limit_queues(store, queues)
                 result = await store.register_worker(
                     WorkerRegistration(
                         incarnation=self.incarnation,
@@ -241,3 +242,10 @@ class Worker:
                 logger.warning("task=%s another live worker has registered it differently; the newest counts", name)
             self.signals.registered.set()
             return result
+
+    async def _limit_queues(self, store: Store, queues: Iterable[str]) -> None:
+        """Writes the limits that the configuration has for the queues served here; the newest count for all workers."""
+        for queue in queues:
+            limits = self.config.queue.get(queue)
+            if limits is not None and await store.limit_queue(queue, limits):
+                logger.info("queue=%s has new limits, from this worker's configuration", queue)

@@ -64,7 +64,7 @@ class StartChild(msgspec.Struct, frozen=True, gc=False):
     kind: str  #: "task" or "workflow".
     name: str
     inputs: bytes  #: JSON.
-    #: Only what the call has set: key, retries, retry, timeout_seconds, queue, priority,
+    #: Only what the call has set: key, retries, retry, timeout_seconds, queue, priority, limit_key,
     #: delay_seconds, on_cancel, cancellable. `retry` holds initial and max (seconds), factor, jitter, retry_on,
     #: no_retry_on.
     options: dict[str, Any] = msgspec.field(default_factory=dict)

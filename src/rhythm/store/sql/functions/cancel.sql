@@ -51,7 +51,7 @@ begin
     null, null, array_fill(150, array[cardinality(v_parents)]));
 end $$;
 
--- Takes those of the given executions out of ready and later that can end where they are: tasks, and workflows that have
+-- Takes those of the given executions out of ready, later and gated that can end where they are: tasks, and workflows that have
 -- never committed a step. Returns them (null: none) with their attempts and losses. Internal; the caller has locked the
 -- rows in waits. Raises nothing.
 create or replace function rhythm.remove_pending(
@@ -65,7 +65,7 @@ declare
   v_attempts integer[];
   v_lost integer[];
 begin
-  for v_turn in 1 .. 2 loop    -- twice: one may be on its way from later to ready
+  for v_turn in 1 .. 2 loop    -- twice: one may be on its way from one to the other
     with gone as (
       delete from rhythm.ready r where r.ctid = any(array(
         select r.row from unnest(v_ids) u(id)
@@ -84,6 +84,15 @@ begin
         select l.row from unnest(v_ids) u(id)
           cross join lateral (select l.ctid as row from rhythm.later l where l.id = u.id offset 0) l))
       returning l.id, l.attempts, l.lost)
+    select array_agg(g.id), array_agg(g.attempts), array_agg(g.lost) into v_found, v_attempts, v_lost from gone g;
+    o_ids := o_ids || v_found;
+    o_attempts := o_attempts || v_attempts;
+    o_lost := o_lost || v_lost;
+    exit when cardinality(o_ids) = cardinality(v_ids);
+    with gone as (
+      delete from rhythm.gated d where d.ctid = any(array(
+        select rhythm.find_gated(u.id) from unnest(v_ids) u(id)))
+      returning d.id, d.attempts, d.lost)
     select array_agg(g.id), array_agg(g.attempts), array_agg(g.lost) into v_found, v_attempts, v_lost from gone g;
     o_ids := o_ids || v_found;
     o_attempts := o_attempts || v_attempts;
@@ -134,6 +143,8 @@ begin
         on r.queue_id = e.queue_id and r.priority_rank = -e.priority and r.seq = e.seq and r.name_id = e.name_id
         where e.id = p_id)) for update;
     exit when found;
+    perform 1 from rhythm.gated d where d.ctid = any(array(select rhythm.find_gated(p_id))) for update;
+    exit when found;
     perform 1 from rhythm.later l where l.id = p_id for update;
     exit when found or exists (select from rhythm.outcomes o where o.id = p_id);
   end loop;
@@ -182,6 +193,11 @@ begin
   if found then
     return;
   end if;
+  delete from rhythm.gated d where d.ctid = any(array(select rhythm.find_gated(p_id)))
+    returning d.attempts, d.lost into o_attempts, o_lost;
+  if found then
+    return;
+  end if;
   select 1, 0, w.started_at into o_attempts, o_lost, o_started from rhythm.waits w where w.id = p_id and w.suspended;
   if found then
     return;
@@ -196,6 +212,9 @@ begin
   o_lost := coalesce(v_claim.lost[v_position], 0);
   o_started := v_claim.started_at;
   o_holder := v_claim.incarnation;
+  if v_claim.gated then
+    perform rhythm.notify_idle(rhythm.leave_places(array[p_id]));
+  end if;
   if cardinality(array_remove(array_remove(v_claim.ids, p_id), null)) = 0 then
     delete from rhythm.claims c where c.id = v_claim.id;
   else

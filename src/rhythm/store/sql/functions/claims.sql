@@ -72,16 +72,17 @@ begin
 end $$;
 
 -- Writes a claim. p_timeouts are those of its members in milliseconds (0: none). An attempt is expired by maintenance
--- 10 s after its timeout; in a batch, 60 s more, since its members take turns until it is split.
+-- 10 s after its timeout; in a batch, 60 s more, since its members take turns until it is split. p_gated: a member may hold a
+-- place.
 -- Returns the claim's id. Internal. Raises nothing.
 create or replace function rhythm.add_claim(
   p_now timestamptz, p_incarnation uuid, p_ids uuid[], p_attempts integer[], p_lost smallint[], p_family boolean,
-  p_timeouts bigint[]) returns bigint
+  p_timeouts bigint[], p_gated boolean) returns bigint
 language sql as $$
-  insert into rhythm.claims (incarnation, started_at, expires_at, single, ids, attempts, lost, family)
+  insert into rhythm.claims (incarnation, started_at, expires_at, single, ids, attempts, lost, family, gated)
     select p_incarnation, p_now,
       p_now + make_interval(secs => nullif(t.least, 0) / 1000.0 + case when cardinality(p_ids) = 1 then 10 else 70 end),
-      cardinality(p_ids) = 1, p_ids, p_attempts, p_lost, p_family
+      cardinality(p_ids) = 1, p_ids, p_attempts, p_lost, p_family, p_gated
     from (select min(u.timeout) as least from unnest(p_timeouts) u(timeout) where u.timeout > 0) t
   returning id
 $$;

@@ -97,9 +97,12 @@ begin
 end $$;
 
 -- Removes everything that only unfinished workflows have; of those in p_keep, their snapshots, what they have not read and
--- a note of their timers stay for a retry. Internal; the caller has locked their rows. Raises nothing.
+-- a note of their timers stay for a retry. The places they hold in queues with limits come free. Internal; the caller has
+-- locked their rows. Raises nothing.
 create or replace function rhythm.forget_workflows(p_ids uuid[], p_keep uuid[] default '{}') returns void
 language plpgsql as $$
+declare
+  v_gated uuid[];
 begin
   if p_keep <> '{}' then
     perform rhythm.keep_timers(p_keep);
@@ -107,7 +110,12 @@ begin
   delete from rhythm.timers t where t.id = any(p_ids);
   delete from rhythm.deliveries d where d.id = any(p_ids) and d.id <> all(p_keep);
   delete from rhythm.snapshots s where s.id = any(p_ids) and s.id <> all(p_keep);
-  delete from rhythm.waits w where w.id = any(p_ids);
+  with gone as (delete from rhythm.waits w where w.id = any(p_ids) returning w.id, w.queue_id)
+  select array_agg(g.id) into v_gated
+    from gone g where g.queue_id = any(array(select q.id from rhythm.queues q where q.limited));
+  if v_gated is not null then
+    perform rhythm.notify_idle(rhythm.leave_places(v_gated));
+  end if;
 end $$;
 
 -- Tells sleeping workers that something became claimable in these queues: at most two more of them than queues, picked

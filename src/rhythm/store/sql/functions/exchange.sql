@@ -18,6 +18,9 @@
 -- p_parents: suspended parents that a claimed task may continue come along.
 -- o_check_again: it just fell asleep, or left behind something that it made claimable itself: exchange once more.
 -- p_epoch: how often this incarnation has asked what it holds.
+-- p_task_free: how many of p_task_limits would begin at once (null: all): no more are claimed from queues with limits, each
+-- of them singly. o_next_pass: seconds until a rate lets something pass that this worker could run (null: look when
+-- notified, or by the poll interval).
 -- p_log_commits, p_log_levels, p_log_texts: lines for the logs of workflows, each of the commit it points to (from 1);
 -- those of commits that do not count are dropped.
 -- Raises RH002 when the incarnation is not registered or has been declared dead, RH007 when it has given this exchange up
@@ -40,9 +43,10 @@ create or replace function rhythm.exchange(
   p_queues integer[], p_names integer[], p_singles integer[], p_task_counts integer[], p_task_limits integer[],
   p_workflow_limit integer,
   p_alone boolean, p_idle boolean, p_parents boolean,
+  p_task_free integer[] default null, p_child_limit_keys text[] default null,
   p_log_commits integer[] default null, p_log_levels smallint[] default null, p_log_texts bytea[] default null,
   out o_refused uuid[], out o_continued uuid[], out o_new_ids uuid[], out o_new_claims bigint[],
-  out o_suspects boolean, out o_check_again boolean,
+  out o_suspects boolean, out o_check_again boolean, out o_next_pass double precision,
   out t_claim bigint, out t_ids uuid[], out t_attempts integer[], out t_lost smallint[],
   out t_names integer[], out t_queues integer[], out t_inputs bytea[], out t_timeouts bigint[], out t_created double precision[],
   out t_extra integer[], out x_parents uuid[], out x_operations integer[], out x_keys text[], out x_tags text[],
@@ -63,6 +67,18 @@ declare
   v_task_rows tid[] := '{}';
   v_workflow_rows tid[] := '{}';
   v_batched integer;
+  v_ready integer;
+  -- queues with limits, what has passed their gates, and how much more is to be claimed elsewhere
+  v_limited integer[] := '{}';
+  v_open integer[] := p_queues;
+  v_began timestamptz := v_now;
+  v_taken integer[];
+  v_suspect_passed boolean := false;
+  v_suspect_waits boolean := false;
+  v_more boolean := false;
+  v_task_limits integer[] := p_task_limits;
+  v_workflow_limit integer := p_workflow_limit;
+  v_full integer[] := '{}';
   v_suspect tid;
   v_suspect_name integer;
 begin
@@ -80,7 +96,7 @@ begin
         p_child_queue, p_child_queues, p_child_priorities, p_child_delays, p_child_keys, p_child_retries, p_child_retry,
         p_child_timeouts, p_timer_commit, p_timer_operations, p_timer_delays, p_timer_due,
         p_drop_commit, p_drop_operations, p_group_first, p_group_modes, p_group_members, p_group_counts,
-        p_cancel_commit, p_cancel_ids) r;
+        p_cancel_commit, p_cancel_ids, p_child_limit_keys) r;
     v_known := coalesce(p_commit_ids, '{}');
     if p_log_commits is not null then
       perform rhythm.write_logs(v_now, t.ids, t.levels, t.texts)
@@ -95,23 +111,52 @@ begin
 
   o_suspects := false;
   if p_task_counts <> '{}' or p_workflow_limit > 0 then
+    v_limited := array(select q.id from rhythm.queues q where q.limited and q.id = any(p_queues));
+    if v_limited <> '{}' then
+      v_open := array(select u.id from unnest(p_queues) with ordinality u(id, position)
+                      where u.id <> all(v_limited) order by u.position);
+    end if;
     if p_alone then
-      select s.o_row, s.o_name into v_suspect, v_suspect_name from rhythm.find_suspect(p_queues,
+      select s.o_row, s.o_name into v_suspect, v_suspect_name from rhythm.find_suspect(v_open,
         p_names || case when p_workflow_limit > 0 then array[0] end) s;
     end if;
-    if v_suspect is null then
-      v_task_rows := rhythm.find_ready_in(p_queues, p_names, p_task_counts, p_task_limits, 4194304);
-      v_workflow_rows := rhythm.find_ready_in(p_queues, array[0], array[1], array[p_workflow_limit], 4194304);
+    if v_suspect is null and v_limited <> '{}' then
+      select g.o_now, g.t_ids, g.t_attempts, g.t_lost, g.o_taken, g.w_ids, g.w_attempts, g.w_lost, g.o_suspect, g.o_suspects,
+             g.o_next, g.o_full, g.o_more
+        into v_began, t_ids, t_attempts, t_lost, v_taken, w_ids, w_attempts, w_lost, v_suspect_passed, v_suspect_waits,
+             o_next_pass, v_full, v_more
+        from rhythm.pass_gates(
+          array(select u.id from unnest(p_queues) with ordinality u(id, position)
+                cross join lateral (select q.limited, q.paused from rhythm.queues q where q.id = u.id offset 0) q
+                where q.limited and not q.paused order by u.position),
+          p_names, p_task_counts, coalesce(p_task_free, p_task_limits), p_workflow_limit, p_alone) g;
+      v_task_limits := array(select u.wanted - u.taken from unnest(p_task_limits, v_taken)
+        with ordinality u(wanted, taken, position) order by u.position);
+      v_workflow_limit := p_workflow_limit - coalesce(cardinality(w_ids), 0);
+    end if;
+    if v_suspect is null and not v_suspect_passed then
+      v_task_rows := rhythm.find_ready_in(v_open, p_names, p_task_counts, v_task_limits, 4194304);
+      v_workflow_rows := rhythm.find_ready_in(v_open, array[0], array[1], array[v_workflow_limit], 4194304);
+      if v_limited <> '{}' then
+        v_workflow_rows := v_workflow_rows || rhythm.find_woken_in(v_limited, v_workflow_limit - cardinality(v_workflow_rows));
+      end if;
     elsif v_suspect_name = 0 then
       v_workflow_rows := array[v_suspect];
-    else
+    elsif v_suspect is not null then
       v_task_rows := array[v_suspect];
     end if;
   end if;
 
-  if cardinality(v_task_rows) > 0 then
-    select t.o_ids, t.o_attempts, t.o_lost, cardinality(t.o_ids) - t.o_singles into t_ids, t_attempts, t_lost, v_batched
-      from rhythm.take_ready(v_task_rows, p_singles) t;
+  if cardinality(v_task_rows) > 0 or t_ids is not null then
+    -- first those of a batch, then singles, then what has passed a gate
+    v_batched := 0;
+    v_ready := 0;
+    if cardinality(v_task_rows) > 0 then
+      select t.o_ids || t_ids, t.o_attempts || t_attempts, coalesce(t.o_lost, t_lost), cardinality(t.o_ids) - t.o_singles,
+             cardinality(t.o_ids)
+        into t_ids, t_attempts, t_lost, v_batched, v_ready
+        from rhythm.take_ready(v_task_rows, p_singles) t;
+    end if;
     select t.o_names, t.o_queues, t.o_inputs, t.o_timeouts, t.o_created, t.o_extra, t.x_parents, t.x_operations,
            t.x_keys, t.x_tags, t.x_retries, t.x_retry
       into t_names, t_queues, t_inputs, t_timeouts, t_created, t_extra, x_parents, x_operations,
@@ -119,12 +164,17 @@ begin
       from rhythm.describe_tasks(t_ids) t;
     if v_batched > 0 then
       t_claim := rhythm.add_claim(v_now, p_incarnation, t_ids[:v_batched], t_attempts[:v_batched], t_lost[:v_batched],
-        x_operations is not null, t_timeouts[:v_batched]);
+        x_operations is not null, t_timeouts[:v_batched], false);
     end if;
-    if v_batched < cardinality(t_ids) then
+    if v_batched < v_ready then
       select o_new_ids || s.o_ids, o_new_claims || s.o_claims into o_new_ids, o_new_claims
-        from rhythm.split_claim(v_now, p_incarnation, t_ids, t_attempts, t_lost, x_operations is not null,
-          array(select generate_series(0, v_batched - 1)::smallint)) s;
+        from rhythm.split_claim(v_now, p_incarnation, t_ids[v_batched + 1 : v_ready], t_attempts[v_batched + 1 : v_ready],
+          t_lost[v_batched + 1 : v_ready], x_operations is not null, '{}', false) s;
+    end if;
+    if v_ready < cardinality(t_ids) then
+      select o_new_ids || s.o_ids, o_new_claims || s.o_claims into o_new_ids, o_new_claims
+        from rhythm.split_claim(v_began, p_incarnation, t_ids[v_ready + 1 :], t_attempts[v_ready + 1 :],
+          t_lost[v_ready + 1 :], x_operations is not null, '{}', true) s;
     end if;
     if p_parents and x_parents is not null then
       select p.o_index, p.o_names, p.o_definitions, p.o_versions, p.o_numbers, p.o_snapshots, p.o_tags
@@ -132,26 +182,38 @@ begin
         from rhythm.describe_parents(x_parents, v_known) p;
     end if;
   end if;
-  if cardinality(v_workflow_rows) > 0 then
-    select t.o_ids, t.o_attempts, t.o_lost into w_ids, w_attempts, w_lost from rhythm.take_ready(v_workflow_rows, '{}') t;
+  if cardinality(v_workflow_rows) > 0 or w_ids is not null then
+    if cardinality(v_workflow_rows) > 0 then
+      select w_ids || t.o_ids, w_attempts || t.o_attempts, coalesce(w_lost, t.o_lost) into w_ids, w_attempts, w_lost
+        from rhythm.take_ready(v_workflow_rows, '{}') t;
+    end if;
     select w.o_names, w.o_queues, w.o_inputs, w.o_created, w.o_definitions, w.o_versions, w.o_snapshots, w.o_parents,
            w.o_operations, w.o_keys, w.o_tags, w.d_index, w.d_numbers, w.d_kinds, w.d_operations, w.d_names, w.d_payloads
       into w_names, w_queues, w_inputs, w_created, w_definitions, w_versions, w_snapshots, w_parents,
            w_operations, w_keys, w_tags, d_index, d_numbers, d_kinds, d_operations, d_names, d_payloads
       from rhythm.describe_workflows(w_ids, 16777216) w;
-    w_claim := rhythm.add_claim(v_now, p_incarnation, w_ids, w_attempts, w_lost, true, null);
+    w_claim := rhythm.add_claim(v_began, p_incarnation, w_ids, w_attempts, w_lost, true, null, w_queues && v_limited);
   end if;
 
-  if v_suspect is null and exists (select from rhythm.ready r where r.lost > 0) then
+  o_suspects := v_suspect_waits;
+  if v_suspect is null and not o_suspects and exists (select from rhythm.ready r where r.lost > 0) then
     o_suspects := exists (
       select from rhythm.ready r where r.lost > 0 and r.queue_id = any(p_queues) and r.name_id = any(p_names || 0));
   end if;
-  o_check_again := rhythm.set_idle(p_incarnation, p_queues, p_idle and t_ids is null and w_ids is null);
+  o_check_again := rhythm.set_idle(p_incarnation, p_queues, p_idle and t_ids is null and w_ids is null)
+    or v_more;
   if v_queues is not null and exists (select from rhythm.ready r where r.queue_id = any(v_queues)) then
     perform rhythm.notify_idle(v_queues);
     o_check_again := o_check_again or exists (
       select from rhythm.ready r
         where r.queue_id = any(v_queues) and r.queue_id = any(p_queues) and r.name_id = any(p_names || 0));
+  end if;
+  if v_queues is not null then                    -- places that came free and were not taken at once
+    v_queues := array(select q.id from rhythm.queues q where q.limited and q.id = any(v_queues) and q.id <> all(v_full)
+                        and exists (select from rhythm.gated d where d.queue_id = q.id));
+    if v_queues <> '{}' then
+      perform rhythm.notify_idle(v_queues);
+    end if;
   end if;
 end $$;
 
@@ -205,7 +267,7 @@ create or replace function rhythm.report(
   p_timer_commit integer[], p_timer_operations integer[], p_timer_delays double precision[], p_timer_due double precision[],
   p_drop_commit integer[], p_drop_operations integer[],
   p_group_first integer[], p_group_modes smallint[], p_group_members text[], p_group_counts integer[],
-  p_cancel_commit integer[], p_cancel_ids uuid[],
+  p_cancel_commit integer[], p_cancel_ids uuid[], p_child_limit_keys text[],
   out o_refused uuid[], out o_continued uuid[], out o_new_ids uuid[], out o_new_claims bigint[], out o_queues integer[])
 language plpgsql as $$
 declare
@@ -225,8 +287,8 @@ declare
   v_queues integer[];
 begin
   o_continued := '{}';
-  select e.o_rows, e.o_attempts, e.o_lost, e.o_started, e.o_refused, e.o_new_ids, e.o_new_claims
-    into v_rows, v_attempts, v_lost, v_started, o_refused, o_new_ids, o_new_claims
+  select e.o_rows, e.o_attempts, e.o_lost, e.o_started, e.o_refused, e.o_new_ids, e.o_new_claims, e.o_queues
+    into v_rows, v_attempts, v_lost, v_started, o_refused, o_new_ids, o_new_claims, o_queues
     from rhythm.end_claims(p_now, p_incarnation, p_claims, p_positions, p_ids, p_actions, p_payloads, p_batches,
       p_batch_counts) e;
   if v_rows = '{}' and p_commit_ids is null then
@@ -276,7 +338,7 @@ begin
     end if;
   end if;
 
-  select s.queues into o_queues
+  select o_queues || s.queues into v_queues
     from (select array_agg(p_ids[u.row] order by u.position) as ids, array_agg(p_actions[u.row] order by u.position) as actions,
             array_agg(p_payloads[u.row] order by u.position) as payloads, array_agg(u.attempts order by u.position) as attempts,
             array_agg(u.lost order by u.position) as lost, array_agg(u.started order by u.position) as started,
@@ -288,6 +350,7 @@ begin
       lateral (select rhythm.settle(p_now, t.ids, t.actions, t.payloads, t.attempts, t.lost, t.started, t.parents,
         t.operations, t.after, v_continued_children) as queues) s
     where t.ids is not null;
+  o_queues := coalesce(v_queues, o_queues);
 
   if 6 = any(p_actions) then
     o_queues := o_queues || rhythm.take_back(p_now,
@@ -304,7 +367,7 @@ begin
         p_child_operations, p_child_queue, p_child_queues, p_child_priorities, p_child_delays, p_child_keys,
         p_child_retries, p_child_retry, p_child_timeouts, p_timer_commit, p_timer_operations,
         p_timer_delays, p_timer_due, p_drop_commit, p_drop_operations, p_group_first, p_group_modes, p_group_members,
-        p_group_counts, p_cancel_commit, p_cancel_ids) c;
+        p_group_counts, p_cancel_commit, p_cancel_ids, p_child_limit_keys) c;
     o_queues := o_queues || v_queues;
     if false = any(v_taken) then
       -- A refused continuation is no refused report. What was held, but is not at that version, is a fault of the worker's
@@ -324,12 +387,12 @@ end $$;
 -- Ends the claims that reports name. Members that completed and have no parent get their outcomes here and now, which is
 -- all there is to do for most tasks; other accepted reports are returned as rows of the arguments, with attempts, losses
 -- and start. Members of a batch that were not reported become single claims, whose time starts anew.
--- Returns also the ids refused and the new single claims. Internal. Raises 22023 as report does.
+-- Returns also the ids refused, the new single claims, and the queues in which a place came free. Internal. Raises 22023 as report does.
 create or replace function rhythm.end_claims(
   p_now timestamptz, p_incarnation uuid, p_claims bigint[], p_positions smallint[], p_ids uuid[], p_actions smallint[],
   p_payloads bytea[], p_batches bigint[], p_batch_counts integer[],
   out o_rows integer[], out o_attempts integer[], out o_lost integer[], out o_started timestamptz[],
-  out o_refused uuid[], out o_new_ids uuid[], out o_new_claims bigint[])
+  out o_refused uuid[], out o_new_ids uuid[], out o_new_claims bigint[], out o_queues integer[])
 language plpgsql as $$
 declare
   v_first integer;
@@ -346,6 +409,9 @@ declare
   v_found bigint[];
   v_found_ids uuid[];
   v_found_started timestamptz[];
+  v_found_gated boolean[];
+  v_gated boolean;
+  v_leaving uuid[];                               -- may hold places, and are let go
 begin
   o_rows := '{}';
   o_refused := '{}';
@@ -353,10 +419,16 @@ begin
     v_first := v_last + 1;
     v_last := v_last + p_batch_counts[b];
     delete from rhythm.claims c where c.id = p_batches[b] and c.incarnation = p_incarnation and not c.single
-      returning c.ids, c.attempts, c.lost, c.started_at, c.family into v_ids, v_attempts, v_lost, v_started, v_family;
+      returning c.ids, c.attempts, c.lost, c.started_at, c.family, c.gated
+      into v_ids, v_attempts, v_lost, v_started, v_family, v_gated;
     if not found then
       o_refused := o_refused || p_ids[v_first:v_last];
       continue;
+    end if;
+    if v_gated then
+      v_leaving := v_leaving || array(
+        select u.id from unnest(p_ids[v_first:v_last], p_positions[v_first:v_last], p_actions[v_first:v_last]) u(id, position, action)
+          where v_ids[u.position + 1] = u.id and u.action <> 5);
     end if;
     if not v_family and 1 = all(p_actions[v_first:v_last]) then
       insert into rhythm.outcomes (id, started_at, finished_at, attempts, lost, status, payload)
@@ -384,23 +456,32 @@ begin
     end if;
     if v_count < cardinality(v_ids) then
       select s.o_ids, s.o_claims into v_more_ids, v_more_claims
-        from rhythm.split_claim(p_now, p_incarnation, v_ids, v_attempts, v_lost, v_family, p_positions[v_first:v_last]) s;
+        from rhythm.split_claim(p_now, p_incarnation, v_ids, v_attempts, v_lost, v_family, p_positions[v_first:v_last],
+          v_gated) s;
       o_new_ids := o_new_ids || v_more_ids;
       o_new_claims := o_new_claims || v_more_claims;
     end if;
   end loop;
 
+  if v_leaving is not null then
+    o_queues := rhythm.leave_places(v_leaving);
+  end if;
   v_first := v_last + 1;
   if v_first > cardinality(p_claims) then
     return;
   end if;
   if v_first = cardinality(p_claims) and p_ids[v_first] is not null then
     delete from rhythm.claims c where c.id = p_claims[v_first] and c.single and c.ids[1] = p_ids[v_first]
-      returning c.attempts, c.lost, c.started_at, c.family into v_attempts, v_lost, v_started, v_family;
+      returning c.attempts, c.lost, c.started_at, c.family, c.gated into v_attempts, v_lost, v_started, v_family, v_gated;
     if not found then
       perform rhythm.refuse(p_claims[v_first], p_ids[v_first]);
       o_refused := o_refused || p_ids[v_first];
-    elsif v_family or p_actions[v_first] <> 1 then
+      return;
+    end if;
+    if v_gated and p_actions[v_first] <> 5 then
+      o_queues := o_queues || rhythm.leave_places(p_ids[v_first:v_first]);
+    end if;
+    if v_family or p_actions[v_first] <> 1 then
       o_rows := o_rows || v_first;
       o_attempts := o_attempts || v_attempts[1];
       o_lost := o_lost || coalesce(v_lost[1], 0)::integer;
@@ -413,8 +494,8 @@ begin
     return;
   end if;
   select array_agg(c.id), array_agg(c.ids[1]), array_agg(c.attempts[1]), array_agg(coalesce(c.lost[1], 0)),
-         array_agg(c.started_at), bool_or(c.family)
-    into v_found, v_found_ids, v_attempts, v_lost, v_found_started, v_family
+         array_agg(c.started_at), bool_or(c.family), array_agg(c.gated)
+    into v_found, v_found_ids, v_attempts, v_lost, v_found_started, v_family, v_found_gated
     from (select c.* from rhythm.claims c where c.id = any(p_claims[v_first:]) and c.single order by c.id for update) c;
   if v_found is null then
     o_refused := o_refused || p_ids[v_first:];
@@ -437,6 +518,11 @@ begin
   end loop;
   if v_last - v_first + 1 <> cardinality(v_found) then
     raise exception 'reports are not sorted by claim' using errcode = '22023';
+  end if;
+  if true = any(v_found_gated) then
+    o_queues := o_queues || rhythm.leave_places(array(
+      select u.id from unnest(v_found_ids, v_found_gated, v_more_rows) u(id, gated, row)
+        where u.gated and p_actions[u.row] <> 5));
   end if;
   if v_family or 1 <> any(p_actions[v_first:]) then
     o_rows := o_rows || v_more_rows;
@@ -464,13 +550,13 @@ end $$;
 -- from now. Returns the members and their new claims. Internal. Raises nothing.
 create or replace function rhythm.split_claim(
   p_now timestamptz, p_incarnation uuid, p_ids uuid[], p_attempts integer[], p_lost smallint[], p_family boolean,
-  p_done smallint[], out o_ids uuid[], out o_claims bigint[])
+  p_done smallint[], p_gated boolean, out o_ids uuid[], out o_claims bigint[])
 language plpgsql as $$
 begin
   with singles as (
-    insert into rhythm.claims (incarnation, started_at, expires_at, single, ids, attempts, lost, family)
+    insert into rhythm.claims (incarnation, started_at, expires_at, single, ids, attempts, lost, family, gated)
     select p_incarnation, p_now, p_now + make_interval(secs => nullif(e.timeout_ms, 0) / 1000.0 + 10), true,
-           array[u.id], array[u.attempts], array[u.lost], p_family
+           array[u.id], array[u.attempts], array[u.lost], p_family, p_gated
       from unnest(p_ids, p_attempts, p_lost) with ordinality u(id, attempts, lost, position)
       cross join lateral (select e.timeout_ms from rhythm.executions e where e.id = u.id offset 0) e
       where u.id is not null and u.position - 1 <> all(p_done)
@@ -492,7 +578,7 @@ begin
     from rhythm.report(v_now, p_incarnation, p_claims, p_positions, p_ids, array_fill(6::smallint, array[cardinality(p_ids)]),
       null, null, p_batches, p_batch_counts, null, null, null, null, null, null, null, null, null, null, null, null,
       null, null, null, null, null, null, null, null, null, null, null, null, null, null, null, null, null, null, null, null,
-      null, null, null, null, null, null, null, null, null) r;
+      null, null, null, null, null, null, null, null, null, null) r;
   perform rhythm.notify_idle(v_queues);
 end $$;
 

@@ -1,7 +1,7 @@
 -- Starting executions.
 
--- Inserts executions and puts each where it belongs: ready, later (delayed, or its name is unknown), and waits beside
--- that for workflows. All arrays are parallel to p_ids; null instead of an array means null for every row. Names and
+-- Inserts executions and puts each where it belongs: ready, gated (its queue has limits), later (delayed, or its name is
+-- unknown), and waits beside that for workflows. All arrays are parallel to p_ids; null instead of an array means null for every row. Names and
 -- queues are given as positions (from 1) in p_names and p_queues, which hold ids. Ids that exist already are left alone.
 -- What may turn out to be a workflow has its row in waits from the start, so that signals can reach it.
 -- Returns the ids inserted, and the queues in which something became claimable. Internal. Raises nothing of its own.
@@ -9,7 +9,7 @@ create or replace function rhythm.insert_executions(
   p_now timestamptz, p_ids uuid[], p_inputs bytea[], p_name integer[], p_names integer[],
   p_queue integer[], p_queues integer[], p_priorities integer[], p_available timestamptz[], p_delays double precision[],
   p_keys text[], p_retries integer[], p_retry text[], p_timeouts bigint[], p_tags text[], p_definitions bigint[],
-  p_parents uuid[], p_operations integer[], p_roots uuid[],
+  p_parents uuid[], p_operations integer[], p_roots uuid[], p_limit_keys text[],
   out o_inserted uuid[], out o_queues integer[])
 language plpgsql as $$
 declare
@@ -21,7 +21,8 @@ begin
     begin
       select i.o_inserted, i.o_queues into o_inserted, o_queues
         from rhythm.insert_rows(p_now, v_rows, p_ids, p_inputs, p_name, p_names, p_queue, p_queues, p_priorities, p_available,
-          p_delays, p_keys, p_retries, p_retry, p_timeouts, p_tags, p_definitions, p_parents, p_operations, p_roots) i;
+          p_delays, p_keys, p_retries, p_retry, p_timeouts, p_tags, p_definitions, p_parents, p_operations, p_roots,
+          p_limit_keys) i;
       return;
     exception when unique_violation then
       v_rows := array(
@@ -38,10 +39,12 @@ create or replace function rhythm.insert_rows(
   p_now timestamptz, p_rows integer[], p_ids uuid[], p_inputs bytea[], p_name integer[], p_names integer[],
   p_queue integer[], p_queues integer[], p_priorities integer[], p_available timestamptz[], p_delays double precision[],
   p_keys text[], p_retries integer[], p_retry text[], p_timeouts bigint[], p_tags text[], p_definitions bigint[],
-  p_parents uuid[], p_operations integer[], p_roots uuid[],
+  p_parents uuid[], p_operations integer[], p_roots uuid[], p_limit_keys text[],
   out o_inserted uuid[], out o_queues integer[])
 language plpgsql as $$
 declare
+  v_limited integer[] := array(select q.id from rhythm.queues q where q.limited);
+  v_gated uuid[];
   v_queue_ids integer[];
   v_retries integer[];
   v_retry jsonb[];
@@ -63,7 +66,7 @@ begin
 
   with fresh as (
     insert into rhythm.executions as e (id, created_at, name_id, queue_id, retries, timeout_ms, operation, priority,
-      parent_id, root_id, definition_id, available_at, key, retry, tags, inputs)
+      parent_id, root_id, definition_id, available_at, key, retry, tags, limit_key, inputs)
     select u.id, p_now, p_names[u.name],
       coalesce(p_queues[u.queue], case when v_known[u.name] then v_queue_ids[u.name] end),
       coalesce(u.retries, case when v_known[u.name] then v_retries[u.name] end),
@@ -73,11 +76,11 @@ begin
       u.parent_id, u.root_id,
       coalesce(u.definition_id, v_definitions[u.name]),
       case when u.delay > 0 then rhythm.time_after(p_now, u.delay) when u.available_at > p_now then u.available_at end,
-      u.key, rhythm.merge_retry(v_retry[u.name], u.retry::jsonb), u.tags::jsonb, u.inputs
+      u.key, rhythm.merge_retry(v_retry[u.name], u.retry::jsonb), u.tags::jsonb, u.limit_key, u.inputs
     from unnest(p_ids, p_inputs, p_name, p_queue, p_priorities, p_available, p_delays, p_keys, p_retries, p_retry,
-                p_timeouts, p_tags, p_definitions, p_parents, p_operations, p_roots) with ordinality
+                p_timeouts, p_tags, p_definitions, p_parents, p_operations, p_roots, p_limit_keys) with ordinality
       u(id, inputs, name, queue, priority, available_at, delay, key, retries, retry,
-        timeout_ms, tags, definition_id, parent_id, operation, root_id, row)
+        timeout_ms, tags, definition_id, parent_id, operation, root_id, limit_key, row)
     where p_rows is null or u.row = any(p_rows)
     returning e.id, e.seq, e.name_id, e.queue_id, e.priority, e.available_at, e.definition_id,
       octet_length(e.inputs) as size,
@@ -85,7 +88,7 @@ begin
   now_ready as (
     insert into rhythm.ready (queue_id, name_id, priority_rank, lost, seq, attempts, size, id)
     select f.queue_id, case when f.workflow then 0 else f.name_id end, -f.priority, 0, f.seq, 0, f.size, f.id
-      from fresh f where f.available_at is null and not f.unknown),
+      from fresh f where f.available_at is null and not f.unknown and f.queue_id <> all(v_limited)),
   not_yet as (
     insert into rhythm.later (id, available_at, queue_id, name_id, seq, attempts, size, priority_rank, lost, reason)
     select f.id, case when f.unknown then 'infinity' else f.available_at end, f.queue_id,
@@ -97,8 +100,12 @@ begin
       definition_id, priority_rank, suspended)
     select f.id, 0, 1, 0, 0, 0, f.queue_id, f.size, f.seq, f.definition_id, -f.priority, false
       from fresh f where f.workflow)
-  select array_agg(f.id), array_agg(distinct f.queue_id) filter (where f.available_at is null and not f.unknown)
-    into o_inserted, o_queues from fresh f;
+  select array_agg(f.id), array_agg(distinct f.queue_id) filter (where f.available_at is null and not f.unknown),
+         array_agg(f.id) filter (where f.available_at is null and not f.unknown and f.queue_id = any(v_limited))
+    into o_inserted, o_queues, v_gated from fresh f;
+  if v_gated is not null then
+    perform rhythm.put_at_gates(v_gated, array_fill(0, array[cardinality(v_gated)]), null);
+  end if;
 end $$;
 
 -- Starts executions. Rows are parallel arrays as in insert_executions; names come as distinct (kind, name) pairs (kind
@@ -109,7 +116,8 @@ end $$;
 -- A name that nobody knows is accepted; the execution waits until somebody does.
 -- A row with a send id brings a signal for the execution that stands for it, in the same transaction; with a key (whose
 -- policy must be 1) that is the one that runs under it, or a new one when that has finished.
--- Raises RH001 for a definition that is not there, 23514 for names and keys that cannot be one, and what signal raises.
+-- Raises RH001 for a definition that is not there, 23514 for names, keys and limit keys that cannot be one, and what signal
+-- raises.
 create or replace function rhythm.start_many(
   p_ids uuid[], p_inputs bytea[], p_name integer[], p_kinds smallint[], p_names text[],
   p_queue integer[] default null, p_queues text[] default null, p_priorities integer[] default null,
@@ -117,6 +125,7 @@ create or replace function rhythm.start_many(
   p_policies smallint[] default null, p_retries integer[] default null, p_retry text[] default null,
   p_timeouts bigint[] default null, p_tags text[] default null, p_hashes text[] default null,
   p_signals text[] default null, p_signal_payloads bytea[] default null, p_sends uuid[] default null,
+  p_limit_keys text[] default null,
   out o_ids uuid[], out o_statuses smallint[])
 language plpgsql as $$
 declare
@@ -149,21 +158,22 @@ begin
   if p_keys is null or not exists (select from unnest(o_statuses) u(status) where u.status not in (1, 3)) then
     select i.o_inserted, i.o_queues into v_inserted, v_ready
       from rhythm.insert_executions(v_now, p_ids, p_inputs, p_name, v_names, p_queue, v_queues, p_priorities, p_available,
-        p_delays, p_keys, p_retries, p_retry, p_timeouts, p_tags, v_definitions, null, null, null) i;
+        p_delays, p_keys, p_retries, p_retry, p_timeouts, p_tags, v_definitions, null, null, null, p_limit_keys) i;
   else
     select i.o_inserted, i.o_queues into v_inserted, v_ready
       from (select array_agg(u.id) as ids, array_agg(u.inputs) as inputs, array_agg(u.name) as name,
               array_agg(u.queue) as queue, array_agg(u.priority) as priorities, array_agg(u.available) as available,
               array_agg(u.delay) as delays, array_agg(u.key) as keys, array_agg(u.retries) as retries,
               array_agg(u.retry) as retry, array_agg(u.timeout) as timeouts, array_agg(u.tags) as tags,
-              array_agg(u.definition) as definitions
+              array_agg(u.definition) as definitions, array_agg(u.limit_key) as limit_keys
             from unnest(p_ids, p_inputs, p_name, p_queue, p_priorities, p_available, p_delays, p_keys, p_retries, p_retry,
-                        p_timeouts, p_tags, v_definitions, o_statuses)
+                        p_timeouts, p_tags, v_definitions, o_statuses, p_limit_keys)
               u(id, inputs, name, queue, priority, available, delay, key, retries, retry,
-                timeout, tags, definition, status)
+                timeout, tags, definition, status, limit_key)
             where u.status in (1, 3)) t,
         lateral rhythm.insert_executions(v_now, t.ids, t.inputs, t.name, v_names, t.queue, v_queues, t.priorities,
-          t.available, t.delays, t.keys, t.retries, t.retry, t.timeouts, t.tags, t.definitions, null, null, null) i
+          t.available, t.delays, t.keys, t.retries, t.retry, t.timeouts, t.tags, t.definitions, null, null, null,
+          t.limit_keys) i
       where t.ids is not null;
   end if;
   if coalesce(cardinality(v_inserted), 0) < cardinality(p_ids) then
@@ -315,7 +325,8 @@ end $$;
 create or replace function rhythm.start(
   p_name text, p_inputs json default '{}', p_key text default null, p_queue text default null,
   p_priority integer default null, p_delay interval default null, p_id uuid default null,
-  p_signal text default null, p_signal_payload json default 'null', p_send_id uuid default rhythm.new_id())
+  p_signal text default null, p_signal_payload json default 'null', p_send_id uuid default rhythm.new_id(),
+  p_limit_key text default null)
 returns uuid language plpgsql as $$
 declare
   v_ids uuid[];
@@ -326,6 +337,9 @@ begin
   end if;
   if p_priority not between -100 and 100 then
     raise exception 'priority must be from -100 to 100' using errcode = 'RH001', detail = 'invalid_priority';
+  end if;
+  if length(p_limit_key) not between 1 and 200 then
+    raise exception 'a limit key has 1 to 200 characters' using errcode = 'RH001', detail = 'invalid_limit_key';
   end if;
   if p_signal is not null then
     perform rhythm.check_signal(p_signal, p_signal_payload, p_send_id);
@@ -339,7 +353,8 @@ begin
     case when p_key is not null then array[p_key] end,
     p_signals => case when p_signal is not null then array[p_signal] end,
     p_signal_payloads => case when p_signal is not null then array[rhythm.as_payload(p_signal_payload::text)] end,
-    p_sends => case when p_signal is not null then array[p_send_id] end) s;
+    p_sends => case when p_signal is not null then array[p_send_id] end,
+    p_limit_keys => case when p_limit_key is not null then array[p_limit_key] end) s;
   if v_statuses[1] > 3 then
     raise exception 'the key is in use with other inputs' using errcode = 'RH001', detail = 'key_conflict';
   end if;

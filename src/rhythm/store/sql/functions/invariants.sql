@@ -6,12 +6,14 @@
 -- I1 every execution is finished, or stands somewhere with a reason   I4 nothing is left of what fencing has ended
 -- I2 results are applied to parents exactly once                      I5 signals are delivered once, in order
 -- I3 each execution stands in exactly one place, attempts add up      I6 no timer is early, or fires twice
+-- I8 limits of queues and keys are kept
 create or replace function rhythm.find_breaches()
 returns table (invariant text, execution_id uuid, problem text)
 language sql stable as $$
   with places as (
     select r.id, 'ready' as place from rhythm.ready r
     union all select l.id, 'later' from rhythm.later l
+    union all select d.id, 'gated' from rhythm.gated d
     union all select u.id, 'claim ' || c.id from rhythm.claims c, unnest(c.ids) u(id) where u.id is not null
     union all select w.id, 'waits' from rhythm.waits w where w.suspended
     union all select o.id, 'outcomes' from rhythm.outcomes o),
@@ -28,6 +30,12 @@ language sql stable as $$
     from rhythm.ready r join rhythm.executions e on e.id = r.id
     where (r.queue_id, r.priority_rank, r.seq) is distinct from (e.queue_id, (-e.priority)::smallint, e.seq)
        or r.name_id <> case when e.definition_id is null then e.name_id else 0 end
+  union all
+  select 'I3', d.id, 'stands at a gate with other queue, name, limit key, priority or age than it has'
+    from rhythm.gated d join rhythm.executions e on e.id = d.id
+    where (d.queue_id, d.limit_key, d.priority_rank, d.seq) is distinct from
+          (e.queue_id, coalesce(e.limit_key, ''), (-e.priority)::smallint, e.seq)
+       or d.name_id <> case when e.definition_id is null then e.name_id else 0 end
   union all
   select 'I1', w.id, 'is an unfinished workflow that has finished' from rhythm.waits w join rhythm.outcomes o on o.id = w.id
   union all
@@ -107,4 +115,46 @@ language sql stable as $$
   union all
   select 'I6', d.id, 'has timer ' || d.operation || ' fired twice'
     from rhythm.deliveries d where d.kind = 3 group by d.id, d.operation having count(*) > 1
+  union all
+  select 'I8', p.id, 'holds a place but stands in ' || coalesce(c.places, 'no place at all')
+    from rhythm.places p left join counted c on c.id = p.id left join rhythm.waits w on w.id = p.id
+    where c.places is null or not (c.places like 'claim%' or c.places = 'waits' or c.places = 'ready' and w.version > 0)
+  union all
+  select 'I8', p.id, 'holds a place in another queue, or for another limit key, than it has'
+    from rhythm.places p join rhythm.executions e on e.id = p.id
+    where (p.queue_id, p.limit_key) is distinct from (e.queue_id, coalesce(e.limit_key, ''))
+  union all
+  select 'I8', c.id, 'has begun in a queue with limits without a place'
+    from counted c join rhythm.executions e on e.id = c.id join rhythm.gates g on g.queue_id = e.queue_id
+    where (c.places like 'claim%' or c.places = 'waits') and not exists (select from rhythm.places p where p.id = c.id)
+  union all
+  select 'I8', c.id, 'stands in ' || c.places || ' for more than a minute after limits were set or removed'
+    from counted c join rhythm.executions e on e.id = c.id join rhythm.queues q on q.id = e.queue_id
+    where (c.places = 'ready' and q.limited and not exists (select from rhythm.places p where p.id = c.id)
+        or c.places = 'gated' and not q.limited)
+      and (select m.last_at from rhythm.maintenance m)
+        > greatest(e.created_at, e.available_at, (select g.set_at from rhythm.gates g where g.queue_id = q.id)) + interval '1 min'
+  union all
+  select 'I8', null, 'queue ' || q.name || ' has let ' || p.count || ' pass that have not finished, of ' || g.concurrency
+    from rhythm.gates g join rhythm.queues q on q.id = g.queue_id
+    cross join lateral (
+      select count(*) as count from rhythm.places p where p.queue_id = g.queue_id and p.since > g.set_at) p
+    where p.count > g.concurrency
+  union all
+  select 'I8', null, 'queue ' || q.name || ' has let ' || p.count || ' of key ' || p.limit_key || ' pass that have not finished, of '
+      || g.key_concurrency
+    from rhythm.gates g join rhythm.queues q on q.id = g.queue_id
+    cross join lateral (
+      select p.limit_key, count(*) as count from rhythm.places p
+        where p.queue_id = g.queue_id and p.since > g.set_at and p.limit_key <> '' group by p.limit_key) p
+    where p.count > g.key_concurrency
+  union all
+  select 'I8', null, 'queue ' || q.name || ' has let more than ' || l.rate || ' pass within ' || l.seconds || ' s up to ' || p.at
+    from rhythm.gates g join rhythm.queues q on q.id = g.queue_id
+    join rhythm.passes p on p.queue_id = g.queue_id
+    cross join lateral (
+      select case p.limit_key when '' then g.rate else g.key_rate end as rate,
+             case p.limit_key when '' then g.rate_seconds else g.key_rate_seconds end as seconds) l
+    join rhythm.passes b on b.queue_id = p.queue_id and b.limit_key = p.limit_key and b.number = p.number - l.rate
+    where b.at > p.at - make_interval(secs => l.seconds) and p.at > g.set_at and b.at > g.set_at
 $$;

@@ -3,7 +3,7 @@
 -- Fires due timers and moves due executions to ready, up to 2,000 each; rows that others are working on are skipped. Every
 -- two seconds, and at once when an incarnation has become dead, one caller, elected by a row lock, also looks for dead
 -- incarnations, claims without an incarnation, attempts past their timeout, names that nobody knows (any more, or yet),
--- and, once a minute, what retention lets go: executions that finished more than p_retention_seconds ago (null: none).
+-- gates, and, once a minute, what retention lets go: executions that finished more than p_retention_seconds ago (null: none).
 -- Returns the seconds until the next due time, which is also when the next incarnation will be dead if it beats no more
 -- (null: nothing is waiting), what was moved, what was reclaimed, and whether a limit was reached, so that there is more
 -- to do at once. Raises nothing.
@@ -34,6 +34,8 @@ begin
     o_more := o_more or v_count >= v_limit;
     v_count := rhythm.park_unknown(v_now, v_limit);
     o_moved := o_moved + v_count;
+    o_more := o_more or v_count >= v_limit;
+    v_count := rhythm.tend_gates(v_limit);
     o_more := o_more or v_count >= v_limit;
     if p_retention_seconds is not null and exists (select from rhythm.maintenance m
         where not (m.retained_at > v_now - interval '1 min' and m.retained_at <= v_now)) then
@@ -94,10 +96,14 @@ begin
   return cardinality(v_ids);
 end $$;
 
--- Moves executions whose time has come from later to ready, up to p_limit. Returns how many. Internal.
+-- Moves executions whose time has come from later to ready, or to the gates of their queues, up to p_limit. Returns how many. Internal.
 create or replace function rhythm.move_due(p_now timestamptz, p_limit integer) returns integer
 language plpgsql as $$
 declare
+  v_limited integer[] := array(select q.id from rhythm.queues q where q.limited);
+  v_gated uuid[];
+  v_attempts integer[];
+  v_lost integer[];
   v_count integer;
   v_queues integer[];
 begin
@@ -108,8 +114,15 @@ begin
     returning l.queue_id, l.name_id, l.priority_rank, l.lost, l.seq, l.attempts, l.size, l.id),
   moved as (
     insert into rhythm.ready (queue_id, name_id, priority_rank, lost, seq, attempts, size, id)
-    select d.queue_id, d.name_id, d.priority_rank, d.lost, d.seq, d.attempts, d.size, d.id from due d)
-  select count(*), array_agg(distinct d.queue_id) into v_count, v_queues from due d;
+    select d.queue_id, d.name_id, d.priority_rank, d.lost, d.seq, d.attempts, d.size, d.id
+      from due d where d.queue_id <> all(v_limited))
+  select count(*), array_agg(distinct d.queue_id), array_agg(d.id) filter (where d.queue_id = any(v_limited)),
+         array_agg(d.attempts) filter (where d.queue_id = any(v_limited)),
+         array_agg(d.lost) filter (where d.queue_id = any(v_limited))
+    into v_count, v_queues, v_gated, v_attempts, v_lost from due d;
+  if v_gated is not null then
+    perform rhythm.put_at_gates(v_gated, v_attempts, v_lost);
+  end if;
   perform rhythm.notify_idle(v_queues);
   return v_count;
 end $$;
@@ -147,6 +160,7 @@ declare
   v_attempts integer[];
   v_lost integer[];
   v_started timestamptz[];
+  v_gated uuid[];
   v_final boolean[];
 begin
   delete from rhythm.idle i where i.incarnation = any(p_dead);
@@ -158,9 +172,10 @@ begin
     return 0;
   end if;
   with gone as (
-    delete from rhythm.claims c where c.id = any(v_claims) returning c.ids, c.attempts, c.lost, c.started_at)
-  select array_agg(u.id), array_agg(u.attempts), array_agg(coalesce(u.lost, 0) + 1), array_agg(g.started_at)
-    into v_ids, v_attempts, v_lost, v_started
+    delete from rhythm.claims c where c.id = any(v_claims) returning c.ids, c.attempts, c.lost, c.started_at, c.gated)
+  select array_agg(u.id), array_agg(u.attempts), array_agg(coalesce(u.lost, 0) + 1), array_agg(g.started_at),
+         array_agg(u.id) filter (where g.gated)
+    into v_ids, v_attempts, v_lost, v_started, v_gated
     from gone g, unnest(g.ids, g.attempts, g.lost) u(id, attempts, lost) where u.id is not null;
   if v_ids is null then
     return 0;
@@ -169,6 +184,9 @@ begin
     select e.parent_id from unnest(v_ids) u(id)
       cross join lateral (select e.parent_id from rhythm.executions e where e.id = u.id offset 0) e
       where e.parent_id is not null));
+  if v_gated is not null then
+    perform rhythm.notify_idle(rhythm.leave_places(v_gated));
+  end if;
   v_final := array(select u.lost >= v_lost_max and not rhythm.ends_when_cancelled(u.id)
                    from unnest(v_ids, v_lost) with ordinality u(id, lost, position) order by u.position);
   if true = any(v_final) then
@@ -242,6 +260,7 @@ declare
   v_started timestamptz[];
   v_parents uuid[];
   v_operations integer[];
+  v_gated uuid[];
 begin
   select array_agg(c.id) into v_claims
     from (select c.id from rhythm.claims c where c.expires_at <= p_now order by c.id limit p_limit for update skip locked) c;
@@ -252,8 +271,9 @@ begin
          array_agg(e.parent_id), array_agg(e.operation),
          array_agg(rhythm.as_payload(json_build_object('name', 'TimeoutError',
            'message', 'the attempt did not end within its timeout of ' || e.timeout_ms / 1000.0 || ' s', 'type', 'timeout',
-           'attempts', u.attempts, 'retryable', true)::text))
-    into v_ids, v_attempts, v_lost, v_started, v_parents, v_operations, v_payloads
+           'attempts', u.attempts, 'retryable', true)::text)),
+         array_agg(u.id) filter (where c.gated)
+    into v_ids, v_attempts, v_lost, v_started, v_parents, v_operations, v_payloads, v_gated
     from rhythm.claims c, unnest(c.ids, c.attempts, c.lost) u(id, attempts, lost),
       lateral (select * from rhythm.executions e where e.id = u.id offset 0) e
     where c.id = any(v_claims) and e.timeout_ms > 0
@@ -271,6 +291,9 @@ begin
     return 0;
   end if;
   perform rhythm.lock_workflows(v_parents);
+  if v_gated is not null then
+    perform rhythm.notify_idle(rhythm.leave_places(v_gated));
+  end if;
   select array_agg(case when c.id is not null then 3
                         when rhythm.retries_timeouts(e.retry) then 2 else 4 end::smallint order by u.position),
          array_agg(case when c.id is null then u.payload else rhythm.as_payload(json_build_object('name', 'CancelledError',
@@ -302,9 +325,15 @@ begin
     union all
     select n.queue_id, n.name_id from present p cross join lateral (
       select r.queue_id, r.name_id from rhythm.ready r
-        where (r.queue_id, r.name_id) > (p.queue_id, p.name_id) order by r.queue_id, r.name_id limit 1) n)
+        where (r.queue_id, r.name_id) > (p.queue_id, p.name_id) order by r.queue_id, r.name_id limit 1) n),
+  present_at_gates as (
+    (select d.queue_id, d.name_id from rhythm.gated d order by d.queue_id, d.name_id limit 1)
+    union all
+    select n.queue_id, n.name_id from present_at_gates p cross join lateral (
+      select d.queue_id, d.name_id from rhythm.gated d
+        where (d.queue_id, d.name_id) > (p.queue_id, p.name_id) order by d.queue_id, d.name_id limit 1) n)
   select array_agg(distinct p.name_id) into v_names
-    from present p join rhythm.names n on n.id = p.name_id
+    from (select * from present union select * from present_at_gates) p join rhythm.names n on n.id = p.name_id
     where n.kind = 1 and n.id <> all(v_known) and n.seen_at < p_now - interval '60 s';
   if v_names is not null then
     with gone as (
@@ -312,9 +341,17 @@ begin
         select r.ctid from unnest(v_names) n(id) cross join rhythm.queues q
           cross join lateral (select r.ctid from rhythm.ready r where r.queue_id = q.id and r.name_id = n.id
             order by r.priority_rank, r.seq limit p_limit for update skip locked) r limit p_limit))
-      returning r.*)
+      returning r.id, r.queue_id, r.name_id, r.seq, r.attempts, r.size, r.priority_rank, r.lost),
+    gone_from_gates as (
+      delete from rhythm.gated d where d.ctid = any(array(
+        select d.ctid from unnest(v_names) n(id) cross join rhythm.queues q
+          cross join lateral (select d.ctid from rhythm.gated d where d.queue_id = q.id and d.name_id = n.id
+            order by d.limit_key, d.priority_rank, d.seq limit p_limit for update skip locked) d
+          where q.limited limit p_limit))
+      returning d.id, d.queue_id, d.name_id, d.seq, d.attempts, d.size, d.priority_rank, d.lost)
     insert into rhythm.later (id, available_at, queue_id, name_id, seq, attempts, size, priority_rank, lost, reason)
-      select g.id, 'infinity', g.queue_id, g.name_id, g.seq, g.attempts, g.size, g.priority_rank, g.lost, 3 from gone g;
+      select g.id, 'infinity', g.queue_id, g.name_id, g.seq, g.attempts, g.size, g.priority_rank, g.lost, 3
+        from (select * from gone union all select * from gone_from_gates) g;
     get diagnostics v_moved = row_count;
   end if;
 

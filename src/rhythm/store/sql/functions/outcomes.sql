@@ -1,21 +1,31 @@
 -- How attempts end.
 
--- Makes executions claimable, with the given counts of claims and losses. Internal: the caller has taken them from where
+-- Makes executions claimable, or puts them to the gates of their queues, with the given counts of claims and losses. Internal: the caller has taken them from where
 -- they were. Returns the queues concerned. Raises nothing.
 create or replace function rhythm.make_ready(p_ids uuid[], p_attempts integer[], p_lost integer[]) returns integer[]
 language plpgsql as $$
 declare
+  v_limited integer[] := array(select q.id from rhythm.queues q where q.limited);
+  v_gated uuid[];
+  v_attempts integer[];
+  v_lost integer[];
   v_queues integer[];
 begin
-  with moved as (
-    insert into rhythm.ready (queue_id, name_id, priority_rank, lost, seq, attempts, size, id)
-    select e.queue_id, case when e.definition_id is null then e.name_id else 0 end, -e.priority, coalesce(u.lost, 0), e.seq,
-           u.attempts, coalesce(w.size, octet_length(e.inputs)), e.id
+  with given as materialized (
+    select u.attempts, coalesce(u.lost, 0) as lost, e.queue_id, case when e.definition_id is null then e.name_id else 0 end as name_id,
+           e.priority, e.seq, coalesce(w.size, octet_length(e.inputs)) as size, e.id, e.queue_id = any(v_limited) as limited
       from unnest(p_ids, p_attempts, p_lost) u(id, attempts, lost)
       cross join lateral (select * from rhythm.executions e where e.id = u.id offset 0) e
-      left join lateral (select w.size from rhythm.waits w where w.id = u.id offset 0) w on true
-    returning queue_id)
-  select array_agg(distinct m.queue_id) into v_queues from moved m;
+      left join lateral (select w.size from rhythm.waits w where w.id = u.id offset 0) w on true),
+  moved as (
+    insert into rhythm.ready (queue_id, name_id, priority_rank, lost, seq, attempts, size, id)
+    select g.queue_id, g.name_id, -g.priority, g.lost, g.seq, g.attempts, g.size, g.id from given g where not g.limited)
+  select array_agg(distinct g.queue_id), array_agg(g.id) filter (where g.limited),
+         array_agg(g.attempts) filter (where g.limited), array_agg(g.lost) filter (where g.limited)
+    into v_queues, v_gated, v_attempts, v_lost from given g;
+  if v_gated is not null then
+    perform rhythm.put_at_gates(v_gated, v_attempts, v_lost);
+  end if;
   return v_queues;
 end $$;
 
@@ -136,6 +146,9 @@ begin
   end if;
   select e.parent_id, e.operation into v_parent, v_operation from rhythm.executions e where e.id = p_id;
   perform rhythm.lock_workflows(array[v_parent]);
+  if v_claim.gated then
+    perform rhythm.notify_idle(rhythm.leave_places(array[p_id]));
+  end if;
   perform rhythm.notify_idle(rhythm.settle(rhythm.now(), array[p_id], array[1::smallint], array[p_payload],
     v_claim.attempts, array[coalesce(v_claim.lost[1], 0)::integer], array[v_claim.started_at], array[v_parent],
     array[v_operation], null));

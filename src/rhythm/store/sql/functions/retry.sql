@@ -44,6 +44,9 @@ begin
       where r.queue_id = v_wait.queue_id and r.name_id = 0 and r.priority_rank = v_wait.priority_rank and r.seq = v_wait.seq
       for update skip locked;
     if not found then
+      perform 1 from rhythm.gated d where d.ctid = any(array(select rhythm.find_gated(p_parent))) for update skip locked;
+    end if;
+    if not found then
       raise exception 'execution % cannot be retried: its parent % is taking its outcome in', p_child, p_parent
         using errcode = 'RH008', detail = 'consumed';
     end if;
@@ -206,6 +209,6 @@ begin
     from rhythm.insert_executions(v_now, array[p_new_id], array[v_execution.inputs], array[1], array[v_name],
       array[1], array[v_execution.queue_id], array[v_execution.priority::integer], null, null, array[v_execution.key],
       array[v_execution.retries], array[v_execution.retry::text], array[v_execution.timeout_ms],
-      array[v_execution.tags::text], null, null, null, null) i;
+      array[v_execution.tags::text], null, null, null, null, array[v_execution.limit_key]) i;
   perform rhythm.notify_idle(v_queues);
 end $$;

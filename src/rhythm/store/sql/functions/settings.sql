@@ -18,7 +18,7 @@ begin
         'heartbeat', 'maintain', 'held', 'hand_back', 'complete', 'signal', 'send_signal', 'cancel', 'terminate', 'retry',
         'start_again', 'list_executions', 'children_of', 'outcomes_of', 'snapshot_of', 'logs_of', 'list_queues',
         'count_staying', 'task_schemas',
-        'list_workers', 'can_run', 'pause_queue', 'find_breaches')
+        'list_workers', 'can_run', 'pause_queue', 'limit_queue', 'gate_of', 'find_breaches')
   loop
     execute format('alter function %s security definer set search_path = pg_catalog, pg_temp set jit = off', v_function);
     if v_name in ('start_many', 'exchange', 'step', 'heartbeat', 'maintain', 'hand_back', 'complete', 'signal', 'send_signal',

@@ -4,7 +4,7 @@
 -- as exchange with one report and one continuation with one child, at a fifth of its cost. Options of the child as in
 -- start_many, null where not given. p_log_levels and p_log_texts: lines for the log of the parent.
 -- It applies only if nothing in the given queues is claimable, so that nothing is overtaken; if this worker runs the
--- child's name and queue, which nobody has paused; and if report and continuation both count. Otherwise o_claim is null
+-- child's name and queue, which nobody has paused and which has no limits; and if report and continuation both count. Otherwise o_claim is null
 -- and nothing was done: call exchange.
 -- Returns the claim of the child, a single, what its registration adds, and what the parent is. Raises RH002 and RH007 as exchange does, and 23505
 -- when the child's id is in use (call exchange).
@@ -32,9 +32,9 @@ begin
     return;
   end if;
   if p_queue is null then
-    select q.id into o_queue from rhythm.queues q where q.id = v_name.queue_id and not q.paused;
+    select q.id into o_queue from rhythm.queues q where q.id = v_name.queue_id and not q.paused and not q.limited;
   else
-    select q.id into o_queue from rhythm.queues q where q.name = p_queue and not q.paused;
+    select q.id into o_queue from rhythm.queues q where q.name = p_queue and not q.paused and not q.limited;
   end if;
   if o_queue is null or o_queue <> all(p_queues)
       or exists (select from rhythm.ready r where r.queue_id = any(p_queues) and r.name_id = any(p_names || 0)) then

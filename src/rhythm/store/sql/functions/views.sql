@@ -6,17 +6,18 @@ create or replace view rhythm.executions_view as
     case coalesce(n.kind, 0) when 2 then 'workflow' else 'task' end as kind,
     n.name,
     case when o.id is not null then (array['completed', 'failed', 'cancelled'])[o.status]
-         when r.id is not null or l.id is not null then 'pending'
+         when r.id is not null or l.id is not null or a.id is not null then 'pending'
          when w.suspended then 'suspended'
          else 'running' end as status,
     case when o.id is not null then null
          when r.id is not null then 'ready'
-         when l.id is not null then (array['later', 'retry', 'unknown task'])[l.reason] end as reason,
+         when l.id is not null then (array['later', 'retry', 'unknown task'])[l.reason]
+         when a.id is not null then 'waiting for a place' end as reason,
     coalesce(q.name, 'default') as queue,
     coalesce(e.priority, 0::smallint) as priority,
     e.key, e.tags,
-    greatest(coalesce(o.attempts, r.attempts, l.attempts, c.attempts), case when w.version > 0 then 1 else 0 end) as attempts,
-    coalesce(o.lost, r.lost, l.lost, c.lost, 0::smallint)::integer as lost,
+    greatest(coalesce(o.attempts, r.attempts, l.attempts, a.attempts, c.attempts), case when w.version > 0 then 1 else 0 end) as attempts,
+    coalesce(o.lost, r.lost, l.lost, a.lost, c.lost, 0::smallint)::integer as lost,
     e.parent_id, e.operation, coalesce(e.root_id, e.id) as root_id,
     d.hash as definition_hash, coalesce(w.definition_id, e.definition_id) as definition_id,
     e.created_at,
@@ -28,7 +29,7 @@ create or replace view rhythm.executions_view as
     case when o.status = 1 then rhythm.as_json(o.payload) end as output,
     case when o.status <> 1 then rhythm.as_json(o.payload) end as error,
     rhythm.as_json(f.payload) as last_failure, f.failed_at as last_failure_at,
-    e.inputs as inputs_payload, o.payload as outcome_payload, f.payload as failure_payload
+    e.inputs as inputs_payload, o.payload as outcome_payload, f.payload as failure_payload, e.limit_key
   from rhythm.executions e
   join rhythm.names z on z.id = e.name_id
   join rhythm.names n on n.id = coalesce(z.resolved_id, z.id)
@@ -37,6 +38,9 @@ create or replace view rhythm.executions_view as
   left join rhythm.ready r on r.queue_id = e.queue_id and r.priority_rank = -e.priority and r.seq = e.seq
     and r.name_id = case when e.definition_id is null then e.name_id else 0 end
   left join rhythm.later l on l.id = e.id
+  left join rhythm.gated a on a.queue_id = e.queue_id and a.limit_key = coalesce(e.limit_key, '')
+    and a.priority_rank = -e.priority and a.seq = e.seq
+    and a.name_id = case when e.definition_id is null then e.name_id else 0 end
   left join rhythm.waits w on w.id = e.id
   left join rhythm.definitions d on d.id = e.definition_id
   left join rhythm.snapshots s on s.id = e.id
@@ -44,8 +48,9 @@ create or replace view rhythm.executions_view as
   left join lateral (
     select u.attempts, u.lost, c.started_at
       from rhythm.claims c, unnest(c.ids, c.attempts, c.lost) u(id, attempts, lost)
-      where u.id = e.id and o.id is null and r.id is null and l.id is null and not coalesce(w.suspended, false)
-      limit 1) c on o.id is null and r.id is null and l.id is null and not coalesce(w.suspended, false);
+      where u.id = e.id and o.id is null and r.id is null and l.id is null and a.id is null
+        and not coalesce(w.suspended, false)
+      limit 1) c on o.id is null and r.id is null and l.id is null and a.id is null and not coalesce(w.suspended, false);
 
 -- Executions, newest first (by id), that fit everything given: up to p_limit, those before the id p_before.
 -- Returns rows of executions_view. Raises nothing.
@@ -68,6 +73,7 @@ begin
     return query select v.* from (
         select r.id from rhythm.ready r where 'pending' = any(p_statuses)
         union all select l.id from rhythm.later l where 'pending' = any(p_statuses)
+        union all select d.id from rhythm.gated d where 'pending' = any(p_statuses)
         union all select u.id from rhythm.claims c, unnest(c.ids) u(id) where 'running' = any(p_statuses)
         union all select w.id from rhythm.waits w where 'suspended' = any(p_statuses) and w.suspended
         union all select o.id from rhythm.outcomes o where p_statuses && array['failed', 'cancelled'] and o.status <> 1) c
@@ -114,15 +120,18 @@ language sql stable as $$
     from rhythm.snapshots s join rhythm.executions e on e.id = s.id where s.id = p_id
 $$;
 
--- Each queue's figures. Parked executions count as pending. Counts every row that is not finished, and what has finished
+-- Each queue's figures and limits. Parked executions count as pending, and those that wait at the gate (gated); holding is how
+-- many have passed it and not finished. Counts every row that is not finished, and what has finished
 -- within the last minute. Raises nothing.
 create or replace function rhythm.list_queues()
 returns table (queue text, pending bigint, running bigint, suspended bigint, oldest_pending_seconds double precision,
-  paused boolean, finished_per_minute bigint)
+  paused boolean, finished_per_minute bigint, gated bigint, holding bigint, concurrency integer, rate integer,
+  rate_seconds double precision, key_concurrency integer, key_rate integer, key_rate_seconds double precision)
 language sql stable as $$
   with p as (
     select s.queue_id, count(*) as pending, min(s.oldest) as oldest from (
       select r.queue_id, r.seq as oldest from rhythm.ready r
+      union all select d.queue_id, d.seq from rhythm.gated d
       union all select coalesce(l.queue_id, 1), l.seq from rhythm.later l) s group by s.queue_id),
   c as (
     select e.queue_id, count(*) as running from rhythm.claims c, unnest(c.ids) u(id)
@@ -136,10 +145,13 @@ language sql stable as $$
      from (select extract(epoch from rhythm.now() - min(e.created_at))::double precision as age from (
         (select r.id from rhythm.ready r where r.queue_id = q.id order by r.name_id, r.priority_rank, r.seq limit 1)
         union all select r.id from rhythm.ready r where r.queue_id = q.id and r.seq = p.oldest
+        union all select d.id from rhythm.gated d where d.queue_id = q.id and d.seq = p.oldest
         union all select l.id from rhythm.later l where l.queue_id = q.id and l.seq = p.oldest) o
-        join rhythm.executions e on e.id = o.id) o), q.paused, coalesce(f.finished, 0)
+        join rhythm.executions e on e.id = o.id) o), q.paused, coalesce(f.finished, 0),
+    (select count(*) from rhythm.gated d where d.queue_id = q.id), (select count(*) from rhythm.places p where p.queue_id = q.id),
+    g.concurrency, g.rate, g.rate_seconds, g.key_concurrency, g.key_rate, g.key_rate_seconds
     from rhythm.queues q left join p on p.queue_id = q.id left join c on c.queue_id = q.id left join w on w.queue_id = q.id
-      left join f on f.queue_id = q.id
+      left join f on f.queue_id = q.id left join rhythm.gates g on g.queue_id = q.id
     order by q.name
 $$;
 

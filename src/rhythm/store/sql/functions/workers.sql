@@ -16,6 +16,7 @@ declare
   v_name_queues integer[];
   v_digests bigint[];
 begin
+  perform pg_advisory_xact_lock_shared(x'72687967'::integer, 0);  -- see stop_exchanges
   o_queues := coalesce(rhythm.resolve_queues(p_queues), '{}');
   v_name_queues := rhythm.resolve_queues(p_name_queues);
   insert into rhythm.names (kind, name)
@@ -82,6 +83,10 @@ language plpgsql as $$
 declare
   v_ids uuid[];
   v_tasks uuid[];
+  v_limited integer[] := array(select q.id from rhythm.queues q where q.limited);
+  v_gated uuid[];
+  v_attempts integer[];
+  v_lost integer[];
   v_queues integer[];
 begin
   select array_agg(p.id), array_agg(p.id) filter (where p.kind = 1 and p.was = 0) into v_ids, v_tasks
@@ -115,7 +120,8 @@ begin
     delete from rhythm.later l where l.id = any(v_ids) returning l.id, l.attempts, l.lost),
   back as materialized (
     select g.*, e.queue_id, case when e.definition_id is null then e.name_id else 0 end as name_id, e.seq, e.priority,
-           e.available_at, octet_length(e.inputs) as size
+           e.available_at, octet_length(e.inputs) as size,
+           e.queue_id = any(v_limited) and not coalesce(e.available_at > p_now, false) as limited
       from gone g cross join lateral (select * from rhythm.executions e where e.id = g.id offset 0) e),
   delayed as (
     insert into rhythm.later (id, available_at, queue_id, name_id, seq, attempts, size, priority_rank, lost, reason)
@@ -124,8 +130,13 @@ begin
   at_once as (
     insert into rhythm.ready (queue_id, name_id, priority_rank, lost, seq, attempts, size, id)
     select b.queue_id, b.name_id, -b.priority, b.lost, b.seq, b.attempts, b.size, b.id
-      from back b where b.available_at is null or b.available_at <= p_now)
-  select array_agg(distinct b.queue_id) into v_queues from back b;
+      from back b where (b.available_at is null or b.available_at <= p_now) and not b.limited)
+  select array_agg(distinct b.queue_id), array_agg(b.id) filter (where b.limited),
+         array_agg(b.attempts) filter (where b.limited), array_agg(b.lost) filter (where b.limited)
+    into v_queues, v_gated, v_attempts, v_lost from back b;
+  if v_gated is not null then
+    perform rhythm.put_at_gates(v_gated, v_attempts, v_lost);
+  end if;
   perform rhythm.notify_idle(v_queues);
   return cardinality(v_ids);
 end $$;

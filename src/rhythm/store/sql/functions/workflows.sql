@@ -20,7 +20,7 @@ create or replace function rhythm.commit_workflows(
   p_timer_commit integer[], p_timer_operations integer[], p_timer_delays double precision[], p_timer_due double precision[],
   p_drop_commit integer[], p_drop_operations integer[],
   p_group_first integer[], p_group_modes smallint[], p_group_members text[], p_group_counts integer[],
-  p_cancel_commit integer[], p_cancel_ids uuid[],
+  p_cancel_commit integer[], p_cancel_ids uuid[], p_child_limit_keys text[],
   out o_taken boolean[], out o_queues integer[])
 language plpgsql as $$
 declare
@@ -74,7 +74,7 @@ begin
   if p_child_commit is not null then
     o_queues := o_queues || rhythm.start_children(p_now, p_ids, v_roots, o_taken, p_child_commit, p_child_ids,
       p_child_inputs, p_child_name, p_child_kinds, p_child_names, p_child_operations, p_child_queue, p_child_queues,
-      p_child_priorities, p_child_delays, p_child_keys, p_child_retries, p_child_retry, p_child_timeouts);
+      p_child_priorities, p_child_delays, p_child_keys, p_child_retries, p_child_retry, p_child_timeouts, p_child_limit_keys);
   end if;
   if p_cancel_commit is not null then
     o_queues := o_queues || rhythm.cancel_many(p_now, array(
@@ -220,7 +220,7 @@ create or replace function rhythm.start_children(
   p_now timestamptz, p_ids uuid[], p_roots uuid[], p_taken boolean[],
   p_commit integer[], p_child_ids uuid[], p_inputs bytea[], p_name integer[], p_kinds smallint[], p_names text[],
   p_operations integer[], p_queue integer[], p_queues text[], p_priorities integer[], p_delays double precision[],
-  p_keys text[], p_retries integer[], p_retry text[], p_timeouts bigint[]) returns integer[]
+  p_keys text[], p_retries integer[], p_retry text[], p_timeouts bigint[], p_limit_keys text[]) returns integer[]
 language plpgsql as $$
 declare
   v_queue_ids integer[];
@@ -241,16 +241,17 @@ begin
             array_agg(u.priority order by u.position) as priorities, array_agg(u.delay order by u.position) as delays,
             array_agg(u.key order by u.position) as keys, array_agg(u.retries order by u.position) as retries,
             array_agg(u.retry order by u.position) as retry, array_agg(u.timeout order by u.position) as timeouts,
+            array_agg(u.limit_key order by u.position) as limit_keys,
             array_agg(p_ids[u.commit] order by u.position) as parents,
             array_agg(u.operation order by u.position) as operations,
             array_agg(p_roots[u.commit] order by u.position) as roots
           from unnest(p_commit, p_child_ids, p_inputs, p_name, p_operations, p_queue, p_priorities, p_delays, p_keys,
-                      p_retries, p_retry, p_timeouts) with ordinality
-            u(commit, id, inputs, name, operation, queue, priority, delay, key, retries, retry, timeout, position)
+                      p_retries, p_retry, p_timeouts, p_limit_keys) with ordinality
+            u(commit, id, inputs, name, operation, queue, priority, delay, key, retries, retry, timeout, limit_key, position)
           where p_taken[u.commit]) t,
       lateral rhythm.insert_executions(p_now, t.ids, t.inputs, t.name, rhythm.resolve_names(p_kinds, p_names), t.queue,
         v_queue_ids, t.priorities, null, t.delays, t.keys, t.retries, t.retry, t.timeouts, null, null, t.parents,
-        t.operations, t.roots) i
+        t.operations, t.roots, t.limit_keys) i
     where t.ids is not null;
   if coalesce(cardinality(v_inserted), 0) = cardinality(p_child_ids) then
     return v_queues;
