@@ -63,8 +63,7 @@ def test_program_is_refused_with_its_code_in_its_line(chunk: Chunk) -> None:
         assert diagnostic.message
         assert diagnostic.column >= 1
         assert 0 <= diagnostic.start <= diagnostic.end <= len(chunk.source)
-        if diagnostic.code[1] in "24":
-            assert diagnostic.hint
+        assert diagnostic.hint
 
 
 def test_there_are_many_chunks() -> None:

@@ -251,6 +251,10 @@ def _condition(place: _Place) -> Guess | None:
         return Guess(f"write `{word} ({inside})`, with the parentheses")
     if place.wanted == "`;`" and not place.token.newline:
         return Guess("the three parts of a `for` have `;` between them")
+    if place.wanted == "`case` or `default`":
+        return Guess("a switch holds `case value:` and `default:`, with the statements behind them")
+    if place.wanted == "the constructor's arguments":
+        return Guess("write `new Name(…)`, without `?.`")
     if place.wanted == "`while`":
         return Guess("a `do` ends with `while (condition)`")
     if place.wanted == "`catch` or `finally`":
@@ -325,7 +329,7 @@ def _end_of_statement(place: _Place) -> Guess | None:
             return Guess(f"did you mean `{meant}`?")
     if _begins_operand(place.token):
         return Guess("begin a new line, or write `;` or an operator before it")
-    return None
+    return Guess("remove it, or write what is missing before it")
 
 
 def _name(place: _Place) -> Guess | None:

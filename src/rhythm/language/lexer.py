@@ -154,9 +154,11 @@ class _Lexer:
         else:
             end = offset + 1
             shown = character if character.isprintable() else f"U+{ord(character):04X}"
-            hint = _LOOKALIKES.get(character) or ("" if character.isprintable() else "delete it; it is invisible")
+            hint = _LOOKALIKES.get(character) or (
+                "put it into quotes" if character.isprintable() else "delete it; it is invisible"
+            )
             last = self.report.diagnostics[-1] if self.report.diagnostics else None
-            if last is None or last.hint != hint or not hint or "\n" in self.source[last.end : offset]:  # “…” is one
+            if last is None or last.hint != hint or "\n" in self.source[last.end : offset]:  # “…” is one
                 self.report.error("F105", f"the character {shown} cannot stand here", offset, end, hint)
         return end
 

@@ -33,6 +33,7 @@ if TYPE_CHECKING:
 
 SOURCE_LENGTH_MAX: Final = 256 * 1024  #: characters of one file
 
+_LOOP: Final = "write `for (const item of list) { … }`"
 _STATEMENT_WORDS: Final = frozenset(
     "let const var function async if for while do switch try return throw break continue class import export workflow "
     "debugger with".split()
@@ -411,11 +412,11 @@ class Parser(ExpressionParser):
                 if isinstance(init, nodes.Identifier) and first.value == "async" and self.at_word("of"):
                     raise self.fail("F101", "`for (async of` is not JavaScript", hint="rename `async`", token=first)
                 if not isinstance(init, nodes.Identifier | nodes.MemberExpression):
-                    raise self.fail_at(init, "F107", "this cannot be assigned to")
+                    raise self.fail_at(init, "F107", "this cannot be assigned to", _LOOP)
                 return self.for_each(start, init)
         if isinstance(init, nodes.VariableDeclaration) and self.at_for_separator():
             if len(init.declarations) != 1 or init.declarations[0].init is not None:
-                raise self.fail_at(init, "F101", "a loop over values declares one name, without a value")
+                raise self.fail_at(init, "F101", "a loop over values declares one name, without a value", _LOOP)
             return self.for_each(start, init)
         self.expect(";")
         test = None if self.at_punctuator(";") else self.expression()

@@ -152,6 +152,9 @@ class ExpressionParser:
         if self.at_punctuator("<") and type_arguments_end(self.tokens, self.index):
             raise self.fail("F221", TYPESCRIPT, hint="leave out the types in `< >`")
 
+    def too_deep(self, what: str) -> ParseError:
+        return self.fail("F110", f"{what} nest at most {EXPRESSION_NESTING_MAX} deep", hint="put parts into variables")
+
     def regex(self) -> ParseError:
         return self.fail(
             "F206",
@@ -196,9 +199,7 @@ class ExpressionParser:
     def assignment(self, *, no_in: bool = False) -> nodes.Expression:
         self.expression_depth += 1
         if self.expression_depth > EXPRESSION_NESTING_MAX:
-            raise self.fail(
-                "F110", f"expressions nest at most {EXPRESSION_NESTING_MAX} deep", hint="put parts into variables"
-            )
+            raise self.too_deep("expressions")
         result = self.assignment_inside(no_in)
         self.expression_depth -= 1
         return result
@@ -324,7 +325,7 @@ class ExpressionParser:
             right_start = self.token.start
             self.expression_depth += 1
             if self.expression_depth > EXPRESSION_NESTING_MAX:
-                raise self.fail("F110", f"expressions nest at most {EXPRESSION_NESTING_MAX} deep")
+                raise self.too_deep("expressions")
             right = self.binary(precedence - 1 if operator == "**" else precedence, no_in)
             self.expression_depth -= 1
             if operator in ("??", "||", "&&"):
@@ -364,7 +365,7 @@ class ExpressionParser:
     def nested_unary(self) -> nodes.Expression:
         self.expression_depth += 1
         if self.expression_depth > EXPRESSION_NESTING_MAX:
-            raise self.fail("F110", f"expressions nest at most {EXPRESSION_NESTING_MAX} deep")
+            raise self.too_deep("expressions")
         result = self.unary()
         self.expression_depth -= 1
         return result
@@ -512,7 +513,7 @@ class ExpressionParser:
         if token.kind == NAME and token.value == "new":
             self.expression_depth += 1
             if self.expression_depth > EXPRESSION_NESTING_MAX:
-                raise self.fail("F110", f"expressions nest at most {EXPRESSION_NESTING_MAX} deep")
+                raise self.too_deep("expressions")
             callee = self.new_expression()
             self.expression_depth -= 1
         elif token.kind == NAME and token.value == "await" and self.await_reserved:
@@ -779,7 +780,8 @@ class ExpressionParser:
         seen: set[str] = set()
         for name in nodes.pattern_names(params):
             if name.name in seen:
-                self.report.error("F109", f"the parameter `{name.name}` is named twice", name.start, name.end)
+                text = f"the parameter `{name.name}` is named twice"
+                self.report.error("F109", text, name.start, name.end, "choose another name")
             seen.add(name.name)
         return params
 
@@ -808,7 +810,7 @@ class ExpressionParser:
         if self.token.kind == PUNCTUATOR and self.token.value in ("[", "{"):
             self.expression_depth += 1
             if self.expression_depth > EXPRESSION_NESTING_MAX:
-                raise self.fail("F110", f"patterns nest at most {EXPRESSION_NESTING_MAX} deep")
+                raise self.too_deep("patterns")
             pattern = self.array_pattern(binding) if self.token.value == "[" else self.object_pattern(binding)
             self.expression_depth -= 1
             return pattern
@@ -849,7 +851,7 @@ class ExpressionParser:
             if self.eat("..."):
                 target = self.target(binding=binding)
                 if not isinstance(target, nodes.Identifier | nodes.MemberExpression):
-                    raise self.fail_at(target, "F118", "a rest element of an object is a plain name")
+                    raise self.fail_at(target, "F118", "a rest element of an object is a plain name", "write `...rest`")
                 properties.append(nodes.RestElement(token.start, target.end, target))
                 self.refuse_after_rest("}")
                 break
@@ -885,10 +887,12 @@ class ExpressionParser:
 
     def check_assignable(self, name: nodes.Identifier) -> None:
         if name.name in ("eval", "arguments"):
-            raise self.fail_at(name, "F115", f"`{name.name}` cannot be assigned to")
+            raise self.fail_at(name, "F115", f"`{name.name}` cannot be assigned to", "choose another name")
 
     def fail_target(self, expression: nodes.Expression) -> NoReturn:
-        hint = "test with `if (a?.b) a.b = …`" if isinstance(expression, nodes.ChainExpression) else ""
+        hint = "a name or a property stands on the left of an assignment"
+        if isinstance(expression, nodes.ChainExpression):
+            hint = "test with `if (a?.b) a.b = …`"
         raise self.fail_at(expression, "F107", "this cannot be assigned to", hint)
 
 

@@ -308,9 +308,8 @@ class _Resolver(Checks):
                 "declare it with `let`",
             )
         elif binding.kind == "function-name":
-            self.report.error(
-                "F302", f"`{node.name}` is the function's own name and cannot be assigned to", node.start, node.end
-            )
+            text = f"`{node.name}` is the function's own name and cannot be assigned to"
+            self.report.error("F302", text, node.start, node.end, "keep the value in a variable of another name")
 
     def refer(self, node: nodes.Identifier, binding: Binding) -> None:
         node.binding = binding
