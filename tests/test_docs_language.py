@@ -13,8 +13,9 @@ import pytest
 
 from rhythm import engine, model, payloads
 from rhythm.durations import SECONDS_MAX
-from rhythm.language import nodes, options, parser, values_types
+from rhythm.language import boundary, codegen_helpers, nodes, options, parser, values_types
 from rhythm.language.builtins import host, unicode
+from rhythm.language.builtins import json as json_builtins
 from rhythm.testing import evaluate
 from rhythm.worker import watchdog
 from tests.language.recorded import BEGIN_SECONDS, Recording, comparable, run_in_node
@@ -198,12 +199,19 @@ def test_the_limits_are_those_of_the_source() -> None:
 
     assert values == {
         "time between two suspensions": f"{watchdog.BUDGET_SECONDS:g} s",
+        "growth of the worker's process meanwhile": f"{limits.memory_bytes_max // mebibyte} MiB",
         "snapshot": f"{limits.snapshot_bytes_max // mebibyte} MiB",
         "one string": f"2^{values_types.STRING_LENGTH_MAX.bit_length() - 1} UTF-16 units",
         "one array, `Map` or `Set`": f"2^{values_types.ARRAY_LENGTH_MAX.bit_length() - 1} elements",
+        "text for `JSON.parse`": f"2^{json_builtins.TEXT_UNITS_MAX.bit_length() - 1} UTF-16 units",
         "depth of calls": "about 10,000",
+        "depth of data for `JSON.stringify`, `structuredClone`, `flat`, `join` and revivers": "about 3,000",
+        "arguments of one spread, `f(...list)`": f"2^{codegen_helpers.ARGUMENTS_MAX.bit_length() - 1}",
         "operations that wait at a time": f"{host.OPERATIONS_MAX:,}",
         "inputs or output of a task, output of a workflow": f"{model.PAYLOAD_BYTES_MAX // mebibyte} MiB",
+        "inputs of all that one step starts": f"{host.COMMAND_BYTES_MAX // mebibyte} MiB",
+        "message and stack of a stored error": f"{boundary.TEXT_UNITS_MAX:,} characters each",
+        "properties of a stored error": f"{boundary.PROPERTIES_BYTES_MAX // 1024} KiB",
         "levels of objects and arrays in data": f"{payloads.DEPTH_MAX:,}",
         "name of a task, workflow, queue or signal": f"{model.NAME_LENGTH_MAX} characters",
         "combining marks in a row, for `normalize`": f"{unicode.MARKS_MAX:,}",

@@ -94,6 +94,7 @@ LOG_LINES_MAX: Final = 1_000  #: of one activation; its first ones are kept, and
 LOG_CHARACTERS_MAX: Final = 256 * 1024  #: of the lines of one activation
 LOG_LENGTH_MAX: Final = 8 * 1024  #: characters of one line; the rest is cut
 STACK_PLACES_MAX: Final = 20  #: async functions named in the stack of a task's error
+FATAL_MESSAGE_MAX: Final = 1 << 14  #: characters of the message of an uncatchable error
 STANDING_ITEMS_MAX: Final = 200  #: operations that a suspended workflow lists as awaited
 
 
@@ -205,8 +206,11 @@ class Environment:
 class Limits:
     """What one execution may use (see docs/language.md)."""
 
-    snapshot_bytes_max: int = 16 << 20  #: Larger snapshots fail the execution. Default 16 MiB.
+    #: Larger snapshots fail the execution. Default 16 MiB; more than 64 MiB is never written.
+    snapshot_bytes_max: int = 16 << 20
     snapshot_bytes_warn: int = 1 << 20  #: Larger ones are logged. Default 1 MiB.
+    #: An activation is ended when the process has grown by more while it ran. Default 512 MiB.
+    memory_bytes_max: int = 512 << 20
     payload_bytes_max: int = PAYLOAD_BYTES_MAX  #: Largest inputs of a task or child, and output. Default 1 MiB.
 
 
@@ -279,6 +283,7 @@ class _Run:
         self.program = program
         self.environment = environment
         self.limits = limits
+        self.snapshot_bytes_max = min(limits.snapshot_bytes_max, snapshots.BYTES_MAX)
         self.result = Activation()
         self.log_left = LOG_CHARACTERS_MAX
         self.logs_left_out = 0
@@ -344,6 +349,9 @@ class _Run:
             return self.conclude(keep_bytes)
         except FatalError as error:
             return self.fatal(error, deliveries)
+        except MemoryError as error:
+            refused = LimitError("the workflow asked for more memory than this machine gives")
+            return self.fatal(refused.with_traceback(error.__traceback__), deliveries)
 
     def begin(self, start: StartInfo) -> None:
         ctx: dict[str, Value] = {
@@ -568,11 +576,11 @@ class _Run:
         return result
 
     def encode(self) -> bytes:
-        data = snapshots.encode(self.realm, self.root)
+        data = snapshots.encode(self.realm, self.root, self.snapshot_bytes_max)
         limits = self.limits
-        if len(data) > limits.snapshot_bytes_max:
+        if len(data) > self.snapshot_bytes_max:
             raise LimitError(
-                f"the snapshot has {len(data):,} bytes, over the limit of {limits.snapshot_bytes_max:,}; "
+                f"the snapshot has {len(data):,} bytes, over the limit of {self.snapshot_bytes_max:,}; "
                 "keep large data outside and pass references"
             )
         if len(data) > limits.snapshot_bytes_warn:
@@ -601,6 +609,7 @@ class _Run:
                 assert isinstance(command, CancelChild), "there are four kinds of command"
                 result.cancels.append(uuid.UUID(command.id))
         self.realm.commands.clear()
+        self.realm.command_bytes = 0
 
     def outcome(self) -> WorkflowOutcome:
         root = self.root
@@ -695,11 +704,12 @@ class _Run:
 def fatal_activation(name: str, error: FatalError, deliveries: Sequence[Delivery]) -> Activation:
     """The activation of a workflow that ended by an uncatchable error."""
     kind = "LimitError" if isinstance(error, LimitError) else type(error).__name__
-    payload: dict[str, Any] = {"name": kind, "message": error.message, "type": "failed"}
+    message = error.message[:FATAL_MESSAGE_MAX]
+    payload: dict[str, Any] = {"name": kind, "message": message, "type": "failed"}
     if error.position is not None:
         function, line, column = error.position
         where = f"{name}.flow:{line}:{column}"
-        payload["stack"] = f"{kind}: {error.message}\n    at {f'{function} ({where})' if function else where}"
+        payload["stack"] = f"{kind}: {message}\n    at {f'{function} ({where})' if function else where}"
     data = payloads.encode(payload, "error", bytes_max=64 << 20)
     seen = deliveries[-1].number if deliveries else 0
     return Activation(outcome=WorkflowOutcome("failed", data, keep_snapshot=True), seen_through=seen)

@@ -15,7 +15,7 @@ import json
 import math
 from itertools import islice
 from types import FunctionType
-from typing import Any, Final
+from typing import Any, Final, NoReturn
 
 import msgspec
 
@@ -29,6 +29,7 @@ from rhythm.language.values_map import JSIterator, JSMap, JSSet
 from rhythm.language.values_types import (
     UNDEFINED,
     EmptySlots,
+    FatalError,
     JSDate,
     JSError,
     Namespace,
@@ -39,6 +40,13 @@ from rhythm.language.values_types import (
 )
 
 DEPTH_MAX: Final = 1000  #: Levels of objects and arrays.
+JSON_BYTES_MAX: Final = 64 << 20  #: Anything larger is given up while it is written, whatever the caller allows.
+NAME_UNITS_MAX: Final = 1 << 10  #: Of an error's name that is stored; more is cut.
+TEXT_UNITS_MAX: Final = 1 << 14  #: Of an error's message or stack that is stored; more is cut.
+PROPERTIES_BYTES_MAX: Final = 256 << 10  #: Of an error's properties that are stored; what no longer fits is left out.
+CAUSE_UNITS_MAX: Final = 1 << 11  #: The same of a cause.
+CAUSES_MAX: Final = 20  #: Errors of a chain of causes that are stored.
+PATH_UNITS_MAX: Final = 200  #: Of a path that is shown.
 _EXACT: Final = 2**53
 _decode = msgspec.json.Decoder().decode
 _quote = json.JSONEncoder(ensure_ascii=True).encode
@@ -108,30 +116,53 @@ def _big(value: int, what: str, path: str) -> float:
 # Out ----------------------------------------------------------------------------------------------
 
 
-def to_json(value: Value, what: str) -> bytes:
-    """JSON bytes of a flow value. Throws a TypeError with the path of what JSON cannot hold."""
-    text = _Writer(what).write(value, "$", "", 0)
+def to_json(value: Value, what: str, bytes_max: int = JSON_BYTES_MAX) -> bytes:
+    """JSON bytes of a flow value. Throws a TypeError with the path of what JSON cannot hold.
+
+    So it does when there are many more than ``bytes_max``, without writing them all: the caller measures exactly.
+    """
+    text = _Writer(what, bytes_max).write(value, "$", "", 0)
     return b"null" if text is None else text.encode("ascii")
 
 
-def to_plain(value: Value, what: str) -> Any:
+def to_plain(value: Value, what: str, bytes_max: int = JSON_BYTES_MAX) -> Any:
     """The same as JSON-shaped Python data."""
-    return json.loads(to_json(value, what))
+    return json.loads(to_json(value, what, bytes_max))
 
 
 class _Writer:
-    def __init__(self, what: str) -> None:
+    def __init__(self, what: str, bytes_max: int) -> None:
         self.what = what
+        self.bytes_max = bytes_max
+        self.bytes = 0  # at least so many are written
         self.active: set[int] = set()
 
-    def fail(self, path: str, problem: str) -> None:
-        throw_type_error(f"{self.what} {path} {problem}")
+    def fail(self, path: str, problem: str) -> NoReturn:
+        shown = path if len(path) <= PATH_UNITS_MAX else f"{path[:PATH_UNITS_MAX]}…"
+        throw_type_error(f"{self.what} {shown} {problem}")
+
+    def made_of(self, count: int, path: str) -> None:
+        """Counts the elements of an array or object before they are written: each takes two bytes at least."""
+        self.bytes += 2 * count
+        if self.bytes > self.bytes_max:
+            self.too_large(path)
+
+    def too_large(self, path: str) -> NoReturn:
+        self.fail(path, f"makes it larger than {self.bytes_max:,} bytes; store it elsewhere and pass where it is")
+
+    def quoted(self, text: str, path: str) -> str:
+        if self.bytes + len(text) <= self.bytes_max:
+            text = _quote(text)
+            self.bytes += len(text)
+            if self.bytes <= self.bytes_max:
+                return text
+        self.too_large(path)
 
     def write(self, value: Value, path: str, key: str, depth: int) -> str | None:
         """The text; None for undefined."""
         kind = value.__class__
         if kind is str:
-            return _quote(value)
+            return self.quoted(value, path)
         if kind is float:
             return self.number(value, path)
         if value is None:
@@ -156,7 +187,7 @@ class _Writer:
 
     def structure(self, value: Value, path: str, key: str, depth: int) -> str | None:
         if depth >= DEPTH_MAX:
-            self.fail(path[:200], f"is nested deeper than {DEPTH_MAX} levels")
+            self.fail(path, f"is nested deeper than {DEPTH_MAX} levels")
         if id(value) in self.active:
             self.fail(path, "is part of a cycle")
         self.active.add(id(value))
@@ -189,6 +220,7 @@ class _Writer:
         kind = value.__class__
         if kind is list:
             count = len(value)
+            self.made_of(count, path)
             items = [
                 self.write(item, f"{path}[{index}]", str(index), depth + 1) or "null"
                 for index, item in enumerate(islice(value, count))
@@ -198,6 +230,7 @@ class _Writer:
         if kind is not dict and kind is not JSError:
             self.fail(path, f"is {_name(value)}, which JSON cannot hold")
         properties = value if kind is dict else error_properties(value)
+        self.made_of(len(properties), path)
         parts = []
         for key in own_keys(properties):
             item = properties.get(key, UNDEFINED)
@@ -205,7 +238,7 @@ class _Writer:
                 continue
             text = self.write(item, f"{path}.{key}", key, depth + 1)
             if text is not None:
-                parts.append(f"{_quote(key)}:{text}")
+                parts.append(f"{self.quoted(key, path)}:{text}")
         return f"{{{','.join(parts)}}}"
 
 
@@ -278,44 +311,63 @@ def error_payload(value: Value) -> dict[str, Any]:
     """
     if value.__class__ is not JSError:
         try:
-            return {"thrown": to_plain(value, "thrown value")}
+            return {"thrown": to_plain(value, "thrown value", PROPERTIES_BYTES_MAX)}
+        except FatalError:
+            raise
         except Exception:  # noqa: BLE001  (whatever it is, the failure itself has to be kept)
-            return {"thrown": describe(value)}
-    return _error_payload(value, 0)
+            return {"thrown": _text(value, TEXT_UNITS_MAX)}
+    return _ErrorWriter().payload(value, 0)
 
 
-def _error_payload(error: JSError, depth: int) -> dict[str, Any]:
-    props = error.props
-    payload: dict[str, Any] = {
-        "name": _text(props.get("name", error.kind)),
-        "message": _text(props.get("message", "")),
-        "type": "failed",
-        "stack": _text(props.get("stack", "")),
-    }
-    extra: dict[str, Any] = {}
-    for key, value in error.enumerable().items():
-        if key in ("name", "message", "stack"):
-            continue
-        try:
-            plain = to_plain(value, key)
-        except Exception:  # noqa: BLE001  (as above)
-            continue
-        if key in _PAYLOAD_FIELDS:
-            payload[key] = plain
-        else:
-            extra[key] = plain
-    if extra:
-        payload["props"] = extra
-    cause = props.get("cause")
-    if cause.__class__ is JSError and depth < 20:
-        payload["cause"] = _error_payload(cause, depth + 1)
-    elif cause is not None and cause is not UNDEFINED:
-        try:
-            payload["cause"] = to_plain(cause, "cause")
-        except Exception:  # noqa: BLE001  (as above)
-            payload["cause"] = describe(cause)
-    return payload
+class _ErrorWriter:
+    """Writes one failure. Its properties, and those of its causes, share PROPERTIES_BYTES_MAX."""
+
+    def __init__(self) -> None:
+        self.bytes_left = PROPERTIES_BYTES_MAX
+
+    def payload(self, error: JSError, depth: int) -> dict[str, Any]:
+        props = error.props
+        units_max = CAUSE_UNITS_MAX if depth else TEXT_UNITS_MAX
+        payload: dict[str, Any] = {
+            "name": _text(props.get("name", error.kind), NAME_UNITS_MAX),
+            "message": _text(props.get("message", ""), units_max),
+            "type": "failed",
+            "stack": _text(props.get("stack", ""), units_max),
+        }
+        extra: dict[str, Any] = {}
+        for key, value in error.enumerable().items():
+            if key in ("name", "message", "stack"):
+                continue
+            if self.bytes_left <= len(key):
+                break
+            try:
+                plain = self.plain(value, key)
+            except FatalError:
+                raise
+            except Exception:  # noqa: BLE001  (as above)
+                continue
+            self.bytes_left -= len(key)
+            (payload if key in _PAYLOAD_FIELDS else extra)[key] = plain
+        if extra:
+            payload["props"] = extra
+        cause = props.get("cause")
+        if cause.__class__ is JSError and depth < CAUSES_MAX:
+            payload["cause"] = self.payload(cause, depth + 1)
+        elif cause is not None and cause is not UNDEFINED:
+            try:
+                payload["cause"] = self.plain(cause, "cause")
+            except FatalError:
+                raise
+            except Exception:  # noqa: BLE001  (as above)
+                payload["cause"] = _text(cause, TEXT_UNITS_MAX)
+        return payload
+
+    def plain(self, value: Value, what: str) -> Any:
+        data = to_json(value, what[:PATH_UNITS_MAX], self.bytes_left)
+        self.bytes_left -= len(data)
+        return json.loads(data)
 
 
-def _text(value: Value) -> str:
-    return value if value.__class__ is str else describe(value)
+def _text(value: Value, units_max: int) -> str:
+    text = value if value.__class__ is str else describe(value)
+    return text if len(text) <= units_max else text[:units_max] + "…"

@@ -26,6 +26,7 @@ every operation that can throw stands at the start of a line of its own (see cod
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Final
 
 from rhythm.language.codegen_operators import OperatorWriter
 from rhythm.language.codegen_text import Code, as_value, is_literal, mark, number_text, quoted, value_kinds
@@ -39,6 +40,8 @@ from rhythm.language.codegen_types import (
     STRING,
     Node,
 )
+
+SPREADS_INLINE_MAX: Final = 4  #: Spreads in one array or call that are written without a call of their own.
 
 
 class ExpressionWriter(OperatorWriter):
@@ -133,19 +136,22 @@ class ExpressionWriter(OperatorWriter):
     def arguments(self, nodes: Sequence[Node], spread: str = "h_spread_arguments") -> str:
         """Text of an argument list, without brackets; of an array's elements with another ``spread``."""
         texts = []
+        spreads = sum(node[0] == "spread" for node in nodes)
         for node in nodes:
             if node[0] == "spread":
-                texts.append(f"*{self._spread(node[1], node[2], spread)}")
+                texts.append(f"*{self._spread(node[1], node[2], spread, spreads, len(nodes) - spreads)}")
             else:
                 texts.append(self.value(node))
         return ", ".join(texts)
 
-    def _spread(self, node: Node, text: str | None, spread: str) -> str:
-        code = self.code(node)
-        if code.kinds == ARRAY:
-            return code.text
-        first, again = self.hold(code)
-        return f"({again} if {first}.__class__ is h_list else {spread}({again}, {quoted(text)}))"
+    def _spread(self, node: Node, text: str | None, spread: str, spreads: int, others: int) -> str:
+        """One of several spreads; ``others`` elements stand beside them. What is too long is left to the helper."""
+        if spreads > SPREADS_INLINE_MAX:  # the watchdog strikes at calls: many long arrays must not grow without one
+            return f"{spread}({self.value(node)}, {quoted(text)}, {others})"
+        first, again = self.hold(self.code(node))
+        most = "h_ARRAY_MAX" if spread == "h_spread" else "h_ARGUMENTS_MAX"
+        short = f"h_len({again}){f' + {others}' if others else ''} <= {most}"
+        return f"({again} if {first}.__class__ is h_list and {short} else {spread}({again}, {quoted(text)}, {others}))"
 
     def _call(self, node: Node) -> Code:
         callee, text, position = node[1], node[2], node[4]
@@ -232,8 +238,10 @@ class ExpressionWriter(OperatorWriter):
     # -- literals --
 
     def _array(self, node: Node) -> Code:
-        elements = self.arguments(node[1], "h_spread")
-        return Code(f"{mark(node[2])}[{elements}]", ARRAY)
+        spreads = sum(item[0] == "spread" for item in node[1])
+        if spreads > 1:
+            return Code(f"{mark(node[2])}h_array({self.arguments(node[1], 'h_spread')})", ARRAY)
+        return Code(f"{mark(node[2])}[{self.arguments(node[1], 'h_spread')}]", ARRAY)
 
     def _object(self, node: Node) -> Code:
         texts = []

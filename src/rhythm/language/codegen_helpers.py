@@ -31,6 +31,8 @@ from rhythm.language.values import (
     Value,
 )
 
+ARGUMENTS_MAX: Final = 2**17  #: Arguments that one spread makes; Node's stack holds a little fewer.
+
 
 def callee(function: Value, text: str | None) -> Callable[..., Value]:
     """What to call for a function value that is not a flow function."""
@@ -82,18 +84,30 @@ def indexed_method(receiver: Value, key: Value, text: str | None) -> Callable[..
     return lambda *arguments: values.call_index(receiver, name, text, *arguments)
 
 
-def spread(value: Value, text: str | None) -> list[Value]:
-    """All values of an iterable, for `...value` in an array."""
+def spread(value: Value, text: str | None, others: int = 0) -> list[Value]:
+    """All values of an iterable, for `...value` in an array that has so many other elements."""
     result: list[Value] = []
     values.spread_into_list(result, value, text)
+    if len(result) + others > values.ARRAY_LENGTH_MAX:
+        too_many(result)
     return result
 
 
-def spread_arguments(value: Value, text: str | None) -> list[Value]:
-    """All values of an iterable, for `...value` in a call."""
+def array(*items: Value) -> list[Value]:
+    """An array literal with several spreads."""
+    if len(items) > values.ARRAY_LENGTH_MAX:
+        raise LimitError(f"an array has more than {values.ARRAY_LENGTH_MAX} elements")
+    return list(items)
+
+
+def spread_arguments(value: Value, text: str | None, others: int = 0) -> list[Value]:
+    """All values of an iterable, for `...value` in a call with so many other arguments."""
     if text is not None and not values.is_iterable(value):
         values.not_spreadable(value, text)
-    return spread(value, text)
+    result = spread(value, text)
+    if len(result) + others > ARGUMENTS_MAX:
+        values.throw_range_error("Maximum call stack size exceeded")
+    return result
 
 
 def spread_object(value: Value) -> dict[str, Value]:
@@ -202,6 +216,7 @@ _HELPERS: Final[dict[str, Any]] = {
     # limits
     "h_STRING_MAX": values.STRING_LENGTH_MAX,
     "h_ARRAY_MAX": values.ARRAY_LENGTH_MAX,
+    "h_ARGUMENTS_MAX": ARGUMENTS_MAX,
     # Python's own functions, called on checked values only
     "h_len": len,
     "h_int": int,
@@ -235,6 +250,7 @@ _HELPERS: Final[dict[str, Any]] = {
     "h_to_string": operators.to_string,
     "h_to_property_key": operators.to_property_key,
     "h_number_to_string": values.number_to_string,
+    "h_join_texts": operators.join_texts,
     "h_long": too_long,
     "h_long_array": too_many,
     # properties
@@ -257,6 +273,7 @@ _HELPERS: Final[dict[str, Any]] = {
     "h_for_of_iterator": values.for_of_iterator,
     "h_for_in_keys": values.for_in_keys,
     "h_for_in_has": for_in_has,
+    "h_array": array,
     "h_spread": spread,
     "h_spread_arguments": spread_arguments,
     "h_spread_object": spread_object,

@@ -48,6 +48,8 @@ _TYPEOF_CLASS: Final = {"number": "h_float", "string": "h_str", "boolean": "h_bo
 _TRUE: Final = Code("True", BOOLEAN, True)
 _FALSE: Final = Code("False", BOOLEAN, True)
 
+JOINED_INLINE_MAX: Final = 5  #: Parts of a template that are joined before their length is known.
+
 
 class OperatorWriter:
     """Writes operators, variables and tests."""
@@ -508,6 +510,8 @@ class OperatorWriter:
             return Code("''", STRING, True)
         if len(parts) == 1:
             return parts[0]
+        if len(parts) > JOINED_INLINE_MAX:
+            return Code(f"h_join_texts(({', '.join(part.text for part in parts)}))", STRING)
         joined = self.temporary()
         total = " + ".join(part.text for part in parts) if len(parts) < 4 else _join(parts)
         return Code(f"({joined} if h_len({joined} := {total}) <= h_STRING_MAX else h_long({joined}))", STRING)

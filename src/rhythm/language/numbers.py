@@ -23,11 +23,12 @@ WHITESPACE: Final = (
 
 _DIGIT_CHARACTERS: Final = "0123456789abcdefghijklmnopqrstuvwxyz"
 _SMALL_INTEGERS: Final = {float(number): str(number) for number in range(-128, 1025)}
-_DECIMAL: Final = re.compile(r"([+-]?)([0-9]*)(?:(\.)([0-9]*))?(?:[eE]([+-]?[0-9]+))?", re.ASCII)
+# Quantifiers are possessive: texts may have megabytes, and going back through them takes seconds.
+_DECIMAL: Final = re.compile(r"([+-]?)([0-9]*+)(?:(\.)([0-9]*+))?+(?:[eE]([+-]?[0-9]++))?+", re.ASCII)
 _SHORT_DECIMAL: Final = re.compile(
     r"[+-]?(?:[0-9]{1,40}(?:\.[0-9]{0,40})?|\.[0-9]{1,40})(?:[eE][+-]?[0-9]{1,9})?", re.ASCII
 )
-_PREFIXED: Final = re.compile(r"0(?:[xX]([0-9a-fA-F]+)|[oO]([0-7]+)|[bB]([01]+))", re.ASCII)
+_PREFIXED: Final = re.compile(r"0(?:[xX]([0-9a-fA-F]++)|[oO]([0-7]++)|[bB]([01]++))", re.ASCII)
 _PARSE_FLOAT: Final = re.compile(r"[+-]?(?:Infinity|(?:[0-9]+(?:\.[0-9]*)?|\.[0-9]+)(?:[eE][+-]?[0-9]+)?)", re.ASCII)
 
 _NAN: Final = math.nan

@@ -8,6 +8,7 @@ own ``toString``/``valueOf`` functions, which are called directly from Python, n
 from __future__ import annotations
 
 import math
+from collections.abc import Collection
 from types import FunctionType
 from typing import Any, Final
 
@@ -205,13 +206,12 @@ def to_property_key(value: Value) -> str:
     return to_string(value)
 
 
-def template(*parts: Value) -> str:
-    """The value of a template literal: every part through ToString, joined."""
-    texts = [part if part.__class__ is str else to_string(part) for part in parts]
-    result = "".join(texts)
-    if len(result) > STRING_LENGTH_MAX:
-        too_long(len(result))
-    return result
+def join_texts(texts: Collection[str]) -> str:
+    """Texts in a row. Their length is known before the memory is taken."""
+    length = sum(map(len, texts))
+    if length > STRING_LENGTH_MAX:
+        too_long(length)
+    return "".join(texts)
 
 
 def too_long(length: int) -> None:

@@ -358,6 +358,7 @@ class Realm:
 
     __slots__ = (
         "cancelled",
+        "command_bytes",
         "commands",
         "ctx",
         "execution_id",
@@ -398,6 +399,7 @@ class Realm:
         self.unread: list[tuple[str, bytes]] = []  #: Signals nobody has waited for yet, oldest first: name, payload.
         #: Effects of this activation, in order, by operation and class; never part of a snapshot.
         self.commands: dict[tuple[int, type], Any] = {}
+        self.command_bytes: int = 0  #: Of the inputs in the commands.
         self.execution_id: str = ""
         self.payload_bytes_max: int = PAYLOAD_BYTES_MAX  #: Largest inputs of a task or child, bytes of JSON.
         self.cancelled: bool = False

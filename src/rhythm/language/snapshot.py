@@ -58,6 +58,7 @@ from rhythm.language.values_types import (
     EmptySlots,
     JSDate,
     JSError,
+    LimitError,
     Namespace,
     Value,
     builtin_named,
@@ -136,40 +137,50 @@ def layout_of(program: Program, function_id: int, await_id: int) -> tuple[bool, 
 # Writing ------------------------------------------------------------------------------------------
 
 
-def encode(realm: Realm, root: Promise) -> bytes:
-    """The snapshot of an execution whose job queue is empty; ``root`` is the workflow's promise."""
+def encode(realm: Realm, root: Promise, bytes_max: int = BYTES_MAX) -> bytes:
+    """The snapshot of an execution whose job queue is empty; ``root`` is the workflow's promise.
+
+    Raises LimitError when its texts alone have more than ``bytes_max``. It may have more all the same: the caller
+    measures what comes out.
+    """
     assert not realm.queue, "a snapshot is taken when no job is left"
     try:
-        return _encode(_Writer(realm, careful=False).snapshot(root))
+        return _encode(_Writer(realm, bytes_max, careful=False).snapshot(root))
     except UnicodeEncodeError:
-        return _encode(_Writer(realm, careful=True).snapshot(root))
+        return _encode(_Writer(realm, bytes_max, careful=True).snapshot(root))
 
 
 class _Writer:
-    def __init__(self, realm: Realm, *, careful: bool) -> None:
+    def __init__(self, realm: Realm, bytes_max: int, *, careful: bool) -> None:
         self.realm = realm
         self.instance: Instance = realm.instance
         self.careful = careful
         self.places: dict[int, int] = {}
         self.order: list[Any] = []
         self.cells: dict[int, int] = {}  # cells by id: a cell is a list, but not an array
-        self.seen_twice = self.count(realm)
+        self.seen_twice = self.count(realm, bytes_max)
 
     @staticmethod
     def roots(realm: Realm) -> list[Any]:
         return [realm.ctx, *(operation.promise for operation in realm.operations.values())]
 
-    def count(self, realm: Realm) -> set[int]:
-        """Ids of arrays and objects that more than one place refers to."""
+    def count(self, realm: Realm, bytes_max: int) -> set[int]:
+        """Ids of arrays and objects that more than one place refers to. Raises LimitError for too much text.
+
+        One text may be written in many places: writing it all before measuring could take more memory than there is.
+        """
         seen: set[int] = set()
         twice: set[int] = set()
         rest = self.roots(realm)
-        pop, extend = rest.pop, rest.extend
+        pop, push, extend = rest.pop, rest.append, rest.extend
         cells: set[int] = set()
+        units = sum(len(payload) for _, payload in realm.unread)
         while rest:
             item = pop()
             kind = item.__class__
             if kind in _ATOMS:
+                if kind is str:
+                    units += len(item)
                 continue
             if kind is _Held:
                 if id(item.cell) not in cells:
@@ -181,10 +192,21 @@ class _Writer:
                 twice.add(key)
                 continue
             seen.add(key)
-            if kind is dict:
-                extend([value for value in item.values() if value.__class__ not in _ATOMS])
-            elif kind is list:
-                extend([value for value in item if value.__class__ not in _ATOMS])
+            if kind is dict or kind is list:
+                if kind is dict:
+                    units += sum(map(len, item))
+                    item = item.values()
+                for value in item:
+                    kind = value.__class__
+                    if kind is str:
+                        units += len(value)
+                    elif kind not in _ATOMS:
+                        push(value)
+                if units > bytes_max:
+                    raise LimitError(
+                        f"the snapshot is over the limit of {bytes_max:,} bytes; "
+                        "keep large data outside and pass references"
+                    )
             else:
                 children = _CHILDREN.get(kind)
                 if children is not None:

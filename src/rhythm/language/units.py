@@ -8,7 +8,10 @@ the other, so what makes them is here.
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
+from typing import Final
 
+PIECE_UNITS: Final = 1 << 18  #: What C does to a text in one call, where that can take long; see pieces().
 LONE_SURROGATE = re.compile("[\ud800-\udbff](?![\udc00-\udfff])|(?<![\ud800-\udbff])[\udc00-\udfff]")
 _ASTRAL = re.compile("[\U00010000-\U0010ffff]")
 _SURROGATE = re.compile("[\ud800-\udfff]")
@@ -25,6 +28,22 @@ def to_units(text: str) -> str:
 def _split(match: re.Match[str]) -> str:
     code = ord(match[0]) - 0x10000
     return chr(0xD800 + (code >> 10)) + chr(0xDC00 + (code & 0x3FF))
+
+
+def pieces(text: str, size: int = PIECE_UNITS) -> Iterator[str]:
+    """The text in pieces of about ``size`` units, no pair of surrogates cut: between them the watchdog can strike."""
+    start = 0
+    while start < len(text):
+        end = start + size
+        if _PAIR.match(text, end - 1):
+            end += 1
+        yield text[start:end]
+        start = end
+
+
+def has_lone_surrogate(text: str) -> bool:
+    """Whether there is half a character in the text."""
+    return not text.isascii() and _SURROGATE.search(text) is not None and LONE_SURROGATE.search(text) is not None
 
 
 def join_surrogates(text: str) -> str:

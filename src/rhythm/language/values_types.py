@@ -118,6 +118,13 @@ class ActivationBudgetExceeded(LimitError):
         super().__init__(message)
 
 
+class ActivationMemoryExceeded(ActivationBudgetExceeded):
+    """The program took too much memory; raised from outside, by the watchdog."""
+
+    def __init__(self, message: str = "the workflow took more memory than an activation may") -> None:
+        super().__init__(message)
+
+
 class DeadlockError(FatalError):
     """The workflow waits for something that can never happen."""
 

@@ -74,7 +74,7 @@ class Activations:
         self._heaps: OrderedDict[tuple[uuid.UUID, int], Live] = OrderedDict()
         self._heaps_lock = threading.Lock()
         self._environment = Environment(lambda: time.time() * 1000.0, random.random, lambda: str(new_id()))
-        self._watchdog = Watchdog(budget_seconds, on_stuck)
+        self._watchdog = Watchdog(budget_seconds, on_stuck, memory_bytes_max=limits.memory_bytes_max)
         self._average = 0.0  # seconds that one activation takes; 0: not known
         self._began_at: float | None = None  # the one under way
         self._thread = start_large_thread(self._work, "rhythm-activations")

@@ -1,14 +1,20 @@
-"""The watchdog: ends an activation that runs for too long, and the thread that activations run on.
+"""The watchdog: ends an activation that runs for too long or takes too much memory, and the thread they run on.
 
 Workflow code runs between two suspensions without giving way. Counting steps would double the cost of every loop, so
-nothing is counted: a monitor thread looks at the clock. It knows the number of the running activation and the thread it
-runs on; when the budget is over it raises ActivationBudgetExceeded in that thread (PyThreadState_SetAsyncExc), under
-the lock, only while that number is current, and again every REPEAT_SECONDS until it changes. The end of an activation
-takes the lock, changes the number and clears an exception that is still pending, so the next activation is never hit.
+nothing is counted: a monitor thread looks at the clock. It knows the running activation and the thread it runs on; when
+the budget is over it raises ActivationBudgetExceeded in that thread (PyThreadState_SetAsyncExc), only while that
+activation is the running one, and again every REPEAT_SECONDS. The end of an activation says that it runs no more, waits
+until no strike is under way, and clears an exception that is still pending, so the next activation is never hit. There
+is no lock between the two: an exception that comes right after a lock was taken would leave it taken for ever.
 The interrupted heap is thrown away; generated code cannot catch the exception.
 
-Code inside C does not notice. Whoever is still stuck after STUCK_BUDGETS budgets is reported to ``on_stuck``, and the
-worker gives its process up.
+The same monitor looks every TICK_SECONDS at the memory of the process. When it has grown by more than an activation may
+take while one was running, and the thread of activations has itself touched at least half of that, it raises
+ActivationMemoryExceeded there in the same way. So the process grows by the limit and by what one tick or one call of C
+adds; what builtins ask of C in one call is bounded by them.
+
+Code inside C does not notice either. Whoever is still stuck after STUCK_BUDGETS budgets is reported to ``on_stuck``,
+and the worker gives its process up.
 """
 
 from __future__ import annotations
@@ -19,14 +25,19 @@ import sys
 import threading
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Final, TypeVar
 
-from rhythm.language.values import ActivationBudgetExceeded
+from rhythm.language.values import ActivationBudgetExceeded, ActivationMemoryExceeded
+from rhythm.worker.memory import resident_bytes, touched_bytes
 
 REPEAT_SECONDS: Final = 0.1
 STUCK_BUDGETS: Final = 3
 STACK_BYTES: Final = 256 << 20  #: Stack of the thread that runs workflows; memory is used as it is touched.
 RECURSION_LIMIT: Final = 12_000  #: Python frames: call depth 10,000 of flow functions and what helpers need.
+TICK_SECONDS: Final = 0.05  #: between two looks at the memory while an activation runs
+IDLE_SECONDS: Final = 0.2  #: between two looks otherwise
+MEMORY_BYTES_MAX: Final = 512 << 20  #: Default growth of the process during one activation.
 BUDGET_SECONDS: Final = 2.0  #: Default time of one activation.
 
 T = TypeVar("T")
@@ -66,53 +77,58 @@ def run_with_large_stack(function: Callable[[], T]) -> T:
 
 
 class Watchdog:
-    """Guards the activations of one thread. ``budget_seconds`` is the time each may take."""
+    """Guards the activations of one thread.
 
-    def __init__(self, budget_seconds: float = BUDGET_SECONDS, on_stuck: Callable[[], None] | None = None) -> None:
+    ``budget_seconds`` is the time each may take, ``memory_bytes_max`` what the process may grow by meanwhile.
+    """
+
+    def __init__(
+        self,
+        budget_seconds: float = BUDGET_SECONDS,
+        on_stuck: Callable[[], None] | None = None,
+        *,
+        memory_bytes_max: int = MEMORY_BYTES_MAX,
+    ) -> None:
         self.budget_seconds = budget_seconds
+        self.memory_bytes_max = memory_bytes_max
         self._on_stuck = on_stuck
-        self._condition = threading.Condition()
-        self._number = 0
-        self._began: float | None = None
-        self._thread_id = 0
-        self._closed = False
+        self._running: _Running | None = None  # replaced as a whole, so that no lock is needed to read it
+        self._striking = False
+        self._closing = threading.Event()
+        self._growth = _Growth()
         self._monitor = threading.Thread(target=self._watch, name="rhythm-watchdog", daemon=True)
         self._monitor.start()
 
     def run(self, activation: Callable[[], T]) -> T:
-        """Runs one activation. Raises ActivationBudgetExceeded when it took too long."""
+        """Runs one activation. Raises ActivationBudgetExceeded when it took too long or too much."""
         try:
-            self._begin()
+            self._running = _Running(time.monotonic(), threading.get_ident(), threading.get_native_id())
             try:
                 return activation()
             finally:
                 self._end()
         except ActivationBudgetExceeded:
-            self._end()  # the exception may have come while the first end was under way
+            self._end()  # the exception may have come before the first end was under way
             raise
 
     def close(self) -> None:
         """Ends the monitor thread."""
-        with self._condition:
-            self._closed = True
-            self._condition.notify()
+        self._closing.set()
         self._monitor.join()
 
-    def _begin(self) -> None:
-        with self._condition:
-            self._number += 1
-            self._thread_id = threading.get_ident()
-            self._began = time.monotonic()
-            # No notify: the monitor wakes up by itself once in each budget, which is soon enough.
-
     def _end(self) -> None:
-        with self._condition:
-            self._number += 1
-            self._began = None
-            ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(threading.get_ident()), None)
+        while True:
+            try:
+                self._running = None
+                while self._striking:
+                    time.sleep(0.0001)
+                ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(threading.get_ident()), None)
+                return
+            except ActivationBudgetExceeded:
+                continue  # the last one for this activation: from now on the monitor sees that it has ended
 
     def _watch(self) -> None:
-        while not self._closed:
+        while not self._closing.is_set():
             try:
                 self._watch_clock()
             except Exception:
@@ -120,24 +136,66 @@ class Watchdog:
                 time.sleep(REPEAT_SECONDS)
 
     def _watch_clock(self) -> None:
-        stuck_number = 0
-        with self._condition:
-            while not self._closed:
-                self._condition.wait(self._pause())
-                if self._began is None or self._closed:
-                    continue
-                spent = time.monotonic() - self._began
-                if spent < self.budget_seconds:
-                    continue
-                exception = ctypes.py_object(ActivationBudgetExceeded)
-                ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(self._thread_id), exception)
-                if spent > self.budget_seconds * STUCK_BUDGETS and stuck_number != self._number:
-                    stuck_number = self._number
-                    if self._on_stuck is not None:
-                        self._on_stuck()
+        reported: _Running | None = None
+        pause = IDLE_SECONDS
+        while not self._closing.wait(pause):
+            running = self._running
+            grown = self._growth.look(running)
+            if running is None:
+                pause = min(self.budget_seconds / 2, IDLE_SECONDS)
+                continue
+            left = running.began + self.budget_seconds - time.monotonic()
+            if left <= 0:
+                self._strike(running, ActivationBudgetExceeded)
+            elif grown > self.memory_bytes_max:
+                self._strike(running, ActivationMemoryExceeded)
+            pause = min(max(left, 0.001), TICK_SECONDS) if left > 0 else REPEAT_SECONDS
+            if left < -self.budget_seconds * (STUCK_BUDGETS - 1) and running is not reported:
+                reported = running
+                if self._on_stuck is not None and self._running is running:
+                    self._on_stuck()
 
-    def _pause(self) -> float:
-        if self._began is None:
-            return self.budget_seconds / 2
-        left = self._began + self.budget_seconds - time.monotonic()
-        return max(left, 0.001) if left > 0 else REPEAT_SECONDS
+    def _strike(self, running: _Running, kind: type[ActivationBudgetExceeded]) -> None:
+        self._striking = True
+        try:
+            if self._running is running:
+                thread_id = ctypes.c_ulong(running.thread_id)
+                ctypes.pythonapi.PyThreadState_SetAsyncExc(thread_id, ctypes.py_object(kind))
+        finally:
+            self._striking = False
+
+
+@dataclass(frozen=True, slots=True)
+class _Running:
+    """The activation under way."""
+
+    began: float
+    thread_id: int
+    native_id: int
+
+
+class _Growth:
+    """By how much the process has grown since the running activation began, as seen from one look to the next."""
+
+    def __init__(self) -> None:
+        self._running: _Running | None = None  # at the last look
+        self._resident = resident_bytes()
+        self._resident_before = self._resident
+        self._touched_before = 0
+
+    def look(self, running: _Running | None) -> int:
+        """Bytes of growth that the thread of that activation has had a large part in; 0 when nothing runs."""
+        before, self._resident = self._resident, resident_bytes()
+        if running is None:
+            self._running = None
+            return 0
+        touched = touched_bytes(running.native_id)
+        if running is not self._running:
+            self._running = running
+            self._resident_before = min(before, self._resident)
+            self._touched_before = touched or 0
+            return 0
+        grown = self._resident - self._resident_before
+        if touched is not None and (touched - self._touched_before) * 2 < grown:
+            return 0  # somebody else's: a task that runs in this process
+        return grown

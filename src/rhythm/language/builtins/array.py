@@ -9,6 +9,7 @@ length is read at the start, elements when their turn comes. So do methods whose
 from __future__ import annotations
 
 from itertools import islice
+from typing import Final
 
 from rhythm.language.builtins.sorting import check_comparison, sort_items
 from rhythm.language.builtins.support import callback, check_length, integer, relative, takes_at_most, unsupported
@@ -40,6 +41,8 @@ from rhythm.language.values_types import (
     throw_range_error,
     throw_type_error,
 )
+
+COMPARED_AT_ONCE_MAX: Final = 1 << 28  #: Units that C compares in one call, at most some tenths of a second's work.
 
 Array = list[Value]
 
@@ -335,12 +338,23 @@ def _fold(array: Array, arguments: tuple[Value, ...], places: range) -> Value:
 
 def _index_of(array: Array, item: Value = UNDEFINED, start: Value = UNDEFINED, *_: Value) -> float:
     if item.__class__ is str and start is UNDEFINED:  # Only a string equals a string; others are not so simple.
-        return float(array.index(item)) if item in array else -1.0
+        return _index_of_text(array, item)
     length = len(array)
     first = relative(start, length, 0)
     for index in range(first, min(length, len(array))):
         if strict_eq(array[index], item):
             return float(index)
+    return -1.0
+
+
+def _index_of_text(array: Array, text: str) -> float:
+    """The index of a string, looked for in C, in parts short enough for the watchdog; -1 when it is not there."""
+    size = COMPARED_AT_ONCE_MAX // (len(text) + 16) + 1
+    for start in range(0, len(array), size):
+        try:
+            return float(array.index(text, start, start + size))
+        except ValueError:
+            continue
     return -1.0
 
 
@@ -361,7 +375,7 @@ def _last_index_of(array: Array, *arguments: Value) -> float:
 
 def _includes(array: Array, item: Value = UNDEFINED, start: Value = UNDEFINED, *_: Value) -> bool:
     if item.__class__ is str and start is UNDEFINED:
-        return item in array
+        return _index_of_text(array, item) >= 0.0
     length = len(array)
     first = relative(start, length, 0)
     items = _at_length(array, length)

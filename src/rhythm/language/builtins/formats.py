@@ -32,6 +32,7 @@ from rhythm.language.operators import describe, error_text, tag_of, to_number, t
 from rhythm.language.promises import PENDING, REJECTED, Promise
 from rhythm.language.units import join_surrogates
 from rhythm.language.values_map import ARRAY_VALUES, COLLECTION_ENTRIES, JSIterator, JSMap, JSSet
+from rhythm.language.values_types import STRING_LENGTH_MAX as UNITS_MAX
 from rhythm.language.values_types import (
     UNDEFINED,
     Builtin,
@@ -81,7 +82,21 @@ def format_arguments(values: Sequence[Value]) -> str:
         text, taken = _fill_in(first, values)
         parts = [text] if taken else []
     parts += [value if value.__class__ is str else inspect(value) for value in values[taken:]]
-    return " ".join(parts)
+    return _line(parts, " ")
+
+
+def _line(parts: list[str], glue: str) -> str:
+    """The parts in a row; so long ones that they could not be a string are cut."""
+    if sum(map(len, parts)) <= UNITS_MAX:
+        return glue.join(parts)
+    kept: list[str] = []
+    left = CHARACTERS_MAX
+    for part in parts:
+        kept.append(part[:left])
+        left -= len(kept[-1])
+        if left <= 0:
+            break
+    return glue.join(kept) + "…"
 
 
 def _fill_in(text: str, values: Sequence[Value]) -> tuple[str, int]:
@@ -99,7 +114,7 @@ def _fill_in(text: str, values: Sequence[Value]) -> tuple[str, int]:
             used += 1
             last = place + 2
         place = text.find("%", place + 2)
-    return ("".join([*parts, text[last:]]), used) if last else (text, 0)
+    return (_line([*parts, text[last:]], ""), used) if last else (text, 0)
 
 
 def _as_string(value: Value) -> str:
@@ -160,9 +175,11 @@ class _Inspector:
     def value(self, value: Value, level: int) -> str:
         text = self._primitive(value)
         if text is None:
+            before = self.left
             text = self._object(value, level)
-        else:
-            self.left -= len(text)
+            if self.left < before:
+                return text  # what is inside has been counted
+        self.left -= len(text)
         return text
 
     def _primitive(self, value: Value) -> str | None:
@@ -367,6 +384,7 @@ def _escape(match: re.Match[str]) -> str:
 
 
 def _key(name: str) -> str:
+    name = name[:CHARACTERS_MAX]
     if _IDENTIFIER.fullmatch(name) is None:
         return quoted(name)
     return "['__proto__']" if name == "__proto__" else name

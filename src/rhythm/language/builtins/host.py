@@ -53,6 +53,7 @@ from rhythm.language.values_types import (
 from rhythm.model import NAME_LENGTH_MAX
 
 OPERATIONS_MAX: Final = 100_000  #: Outstanding host operations of one execution.
+COMMAND_BYTES_MAX: Final = 64 << 20  #: Inputs of what one activation starts; they are stored in one transaction.
 DELAY_MS_MAX: Final = 10 * 366 * 86_400_000.0  #: Ten years, as everywhere in Rhythm.
 
 
@@ -116,6 +117,12 @@ def _start_child(kind: str, started: str, name: Value, inputs: Value, options: d
         )
     if "deadline_seconds" in options and not options.get("cancellable", True):
         throw_type_error(f"{kind} {name} cannot have a deadline: with cancellable: false nobody may ask it to stop")
+    realm.command_bytes += len(payload)
+    if realm.command_bytes > COMMAND_BYTES_MAX:
+        raise LimitError(
+            f"the inputs of what this activation starts take more than {COMMAND_BYTES_MAX:,} bytes; "
+            "wait for some of it before starting more, or pass where the data is"
+        )
     operation = _operation(realm, kind, name)
     operation.child_id = options.pop("id", None) or realm.new_id()
     operation.on_cancel = options.get("on_cancel", "cancel")

@@ -7,7 +7,7 @@ import math
 import re
 from collections.abc import Callable
 from itertools import pairwise
-from typing import Any
+from typing import Any, Final
 
 from rhythm import json_deep
 from rhythm.language.builtins import json_errors
@@ -15,7 +15,7 @@ from rhythm.language.builtins.support import callback, integer
 from rhythm.language.members import get_member, own_keys, own_value
 from rhythm.language.numbers import number_to_string
 from rhythm.language.operators import to_string, too_long
-from rhythm.language.units import LONE_SURROGATE, to_units
+from rhythm.language.units import LONE_SURROGATE, PIECE_UNITS, has_lone_surrogate, pieces, to_units
 from rhythm.language.values_types import (
     METHODS,
     OBJECT_TAGS,
@@ -25,6 +25,7 @@ from rhythm.language.values_types import (
     JSDate,
     JSError,
     JSThrow,
+    LimitError,
     Namespace,
     UnsupportedError,
     Value,
@@ -32,6 +33,7 @@ from rhythm.language.values_types import (
     throw_type_error,
 )
 
+TEXT_UNITS_MAX: Final = 1 << 24  #: Units of text that JSON.parse reads: about a second's work.
 _ESCAPED_SURROGATE = re.compile(r"\\u[dD][89a-fA-F]")
 
 
@@ -47,6 +49,8 @@ _decoder: Any = json.JSONDecoder(parse_int=float, parse_float=float, parse_const
 
 def parse_text(text: str) -> Value:
     """The value of JSON text (UTF-16 units). Throws a SyntaxError as JSON.parse does."""
+    if len(text) > TEXT_UNITS_MAX:  # one call of C, which nothing can interrupt
+        raise LimitError(f"JSON.parse was given {len(text)} units of text, over the limit of {TEXT_UNITS_MAX}")
     try:
         try:
             value = _decoder.decode(text.strip(" \t\n\r"))
@@ -111,8 +115,21 @@ _quote = json.JSONEncoder(ensure_ascii=False).encode
 
 def quote(text: str) -> str:
     """A string as JSON, lone surrogates escaped."""
+    if len(text) <= PIECE_UNITS:
+        return _quote_piece(text)
+    parts = []
+    length = 2
+    for piece in pieces(text):
+        parts.append(_quote_piece(piece)[1:-1])
+        length += len(parts[-1])
+        if length > STRING_LENGTH_MAX:
+            too_long(length)
+    return f'"{"".join(parts)}"'
+
+
+def _quote_piece(text: str) -> str:
     quoted = _quote(text)
-    if not quoted.isascii() and LONE_SURROGATE.search(quoted):
+    if has_lone_surrogate(quoted):
         return LONE_SURROGATE.sub(lambda match: f"\\u{ord(match[0]):04x}", quoted)
     return quoted
 
@@ -181,8 +198,9 @@ class _Writer:
 
     def wrapped(self, parts: list[str], opening: str, closing: str, outer: str) -> str:
         self.size += len(parts) * (len(self.indent) + 2)
-        if self.size > STRING_LENGTH_MAX:
-            too_long(self.size)
+        length = max(self.size, sum(map(len, parts)))
+        if length > STRING_LENGTH_MAX:
+            too_long(length)
         if not parts:
             return opening + closing
         if not self.gap:

@@ -19,6 +19,7 @@ from rhythm.language.values_types import UNDEFINED, Value, is_callable, throw_ty
 RUN_MIN: Final = 64  #: Shorter arrays are one run.
 GALLOP_MIN: Final = 7  #: Wins in a row after which a merge starts to gallop.
 TEXTS_AT_ONCE_MAX: Final = 2**18  #: Texts that C sorts in one call, about half a second's work.
+COMPARED_AT_ONCE_MAX: Final = 2**28  #: Units of the texts that C sorts in one call, if all were as long as the longest.
 
 Array = list[Value]
 
@@ -52,11 +53,13 @@ def _compare_texts(a: Value, b: Value) -> float:
 
 def _sorted_by_text(items: Array) -> Array:
     texts = [item if item.__class__ is str else to_string(item) for item in items]
-    if len(texts) <= TEXTS_AT_ONCE_MAX:
+    longest = max(map(len, texts), default=0)
+    at_once = max(2, min(TEXTS_AT_ONCE_MAX, COMPARED_AT_ONCE_MAX // (longest + 16)))
+    if len(texts) <= at_once:
         return [items[place] for place in sorted(range(len(texts)), key=texts.__getitem__)]
     parts = []
-    for first in range(0, len(texts), TEXTS_AT_ONCE_MAX):
-        places = range(first, min(first + TEXTS_AT_ONCE_MAX, len(texts)))
+    for first in range(0, len(texts), at_once):
+        places = range(first, min(first + at_once, len(texts)))
         parts.append([(texts[place], place) for place in sorted(places, key=texts.__getitem__)])
     return [items[place] for _, place in merge(*parts)]
 

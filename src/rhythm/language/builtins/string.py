@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Final
 
 from rhythm.language.builtins import unicode
 from rhythm.language.builtins.support import callback, check_length, integer, relative, unsupported
 from rhythm.language.numbers import WHITESPACE, number_to_string, to_uint32
-from rhythm.language.operators import to_number, to_string, too_long
-from rhythm.language.units import LONE_SURROGATE, join_surrogates, to_units
+from rhythm.language.operators import join_texts, to_number, to_string, too_long
+from rhythm.language.units import LONE_SURROGATE, PIECE_UNITS, has_lone_surrogate, join_surrogates, pieces, to_units
 from rhythm.language.values_types import (
-    ARRAY_LENGTH_MAX,
     STRING_LENGTH_MAX,
     UNDEFINED,
     Builtin,
@@ -20,6 +19,8 @@ from rhythm.language.values_types import (
     register_methods,
     throw_range_error,
 )
+
+BACKWARDS_MAX: Final = 1 << 24  #: Comparisons that one search from behind may take.
 
 
 def _text(value: Value) -> str:
@@ -61,7 +62,7 @@ def _code_point_at(text: str, index: Value = UNDEFINED, *_: Value) -> Value:
 
 
 def _concat(text: str, *others: Value) -> str:
-    return _checked(text + "".join([_text(other) for other in others]))
+    return join_texts([text, *[_text(other) for other in others]])
 
 
 def _clamped(value: Value, length: int, default: int) -> int:
@@ -94,7 +95,11 @@ def _last_index_of(text: str, other: Value = UNDEFINED, start: Value = UNDEFINED
     wanted = _text(other)
     place = float("nan") if start is UNDEFINED else to_number(start)
     last = len(text) if place != place else _clamped(place, len(text), len(text))
-    return float(text.rfind(wanted, 0, last + len(wanted)))
+    end = min(len(text), last + len(wanted))
+    if end * len(wanted) <= BACKWARDS_MAX:
+        return float(text.rfind(wanted, 0, end))
+    found = text[:end][::-1].find(wanted[::-1])  # looking backwards takes quadratic time in C, forwards does not
+    return float(end - found - len(wanted)) if found >= 0 else -1.0
 
 
 def _normalize(text: str, form: Value = UNDEFINED, *_: Value) -> str:
@@ -142,12 +147,17 @@ def _expand(replacement: str, text: str, position: int, found: str) -> str:
     if "$" not in replacement:
         return replacement
     parts: list[str] = []
-    index = 0
+    index = length = 0
     while True:
+        if parts:
+            length += len(parts[-1])
+            if length > STRING_LENGTH_MAX:
+                too_long(length)
         dollar = replacement.find("$", index)
         if dollar < 0 or dollar == len(replacement) - 1:
             parts.append(replacement[index:])
             return "".join(parts)
+        length += dollar - index
         parts.append(replacement[index:dollar])
         following = replacement[dollar + 1]
         if following == "$":
@@ -217,7 +227,7 @@ def _substr(text: str, start: Value = UNDEFINED, length: Value = UNDEFINED, *_: 
 
 
 def _split(text: str, separator: Value = UNDEFINED, limit: Value = UNDEFINED, *_: Value) -> list[Value]:
-    if limit is UNDEFINED and separator.__class__ is str and separator and len(text) <= ARRAY_LENGTH_MAX:
+    if limit is UNDEFINED and separator.__class__ is str and separator and len(text) <= PIECE_UNITS:
         return text.split(separator)
     most = 2**32 - 1 if limit is UNDEFINED else to_uint32(to_number(limit))
     glue = None if separator is UNDEFINED else _text(separator)
@@ -227,11 +237,32 @@ def _split(text: str, separator: Value = UNDEFINED, limit: Value = UNDEFINED, *_
         return [text]
     if glue == "":
         check_length(min(len(text), most))
-        return list(text[:most])
-    if most > ARRAY_LENGTH_MAX and len(text) > ARRAY_LENGTH_MAX:
-        check_length(text.count(glue) + 1)
-    parts: list[Value] = [*text.split(glue, min(most, ARRAY_LENGTH_MAX))]
+        units: list[Value] = []
+        for start in range(0, min(len(text), most), PIECE_UNITS):
+            units += text[start : min(start + PIECE_UNITS, most)]
+        return units
+    parts: list[Value] = [*text.split(glue)] if len(text) <= PIECE_UNITS else _split_long(text, glue, most)
     return parts[:most]
+
+
+def _split_long(text: str, glue: str, most: int) -> list[Value]:
+    """``text.split(glue)``, at least the first ``most`` parts, in calls short enough for the watchdog."""
+    parts: list[Value] = []
+    start, size = 0, PIECE_UNITS
+    while len(parts) < most:
+        found = text[start : start + size].split(glue)
+        if start + size >= len(text):
+            parts += found
+            check_length(min(len(parts), most))
+            break
+        if len(found) == 1:
+            size *= 2
+            continue
+        start += size - len(found[-1])  # what may be the beginning of a separator is looked at again
+        size = PIECE_UNITS
+        parts += found[:-1]
+        check_length(min(len(parts), most))
+    return parts
 
 
 def _upper(text: str, *_: Value) -> str:
@@ -243,7 +274,9 @@ def _lower(text: str, *_: Value) -> str:
 
 
 def _to_well_formed(text: str, *_: Value) -> str:
-    return LONE_SURROGATE.sub("\ufffd", text)
+    if not has_lone_surrogate(text):
+        return text
+    return "".join([LONE_SURROGATE.sub("\ufffd", piece) for piece in pieces(text)])
 
 
 _MARKUP = "anchor big blink bold fixed fontcolor fontsize italics link small strike sub sup".split()
@@ -267,7 +300,7 @@ register_methods(
     {
         "at": _at, "charAt": _char_at, "charCodeAt": _char_code_at, "codePointAt": _code_point_at, "concat": _concat,
         "endsWith": _ends_with, "includes": _includes, "indexOf": _index_of, "isWellFormed": lambda text,
-        *_: LONE_SURROGATE.search(text) is None,
+        *_: not has_lone_surrogate(text),
         "lastIndexOf": _last_index_of, "normalize": _normalize, "padEnd": _pad_end, "padStart": _pad_start,
         "repeat": _repeat,
         "replace": _replace, "replaceAll": _replace_all, "slice": _slice, "split": _split, "startsWith": _starts_with,

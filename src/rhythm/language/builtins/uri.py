@@ -11,7 +11,9 @@ from rhythm.language.values_types import STRING_LENGTH_MAX, UNDEFINED, Builtin, 
 
 _UNESCAPED = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_.!~*'()"
 _RESERVED = ";/?:@&=+$,#"
-_ESCAPES = re.compile("(?:%[0-9a-fA-F]{2})+")
+ESCAPES_AT_ONCE_MAX = 1 << 14  #: Decoded in one go; a longer run is cut between two characters.
+_ESCAPES = re.compile(f"(?:%[0-9a-fA-F]{{2}}){{1,{ESCAPES_AT_ONCE_MAX}}}+")
+_CONTINUED = frozenset(["%8", "%9", "%a", "%A", "%b", "%B"])
 _SURROGATE = re.compile("[\ud800-\udfff]")
 
 
@@ -30,10 +32,19 @@ def _encode(value: Value, kept: frozenset[str]) -> str:
 
 def _decode(value: Value, kept: str) -> str:
     text = value if value.__class__ is str else to_string(value)
-
     if re.search("%(?![0-9a-fA-F]{2})", text):
         _malformed()
-    return _ESCAPES.sub(lambda match: _decode_run(match[0], kept), text)
+    parts: list[str] = []
+    at = 0
+    while (match := _ESCAPES.search(text, at)) is not None:
+        end = match.end()
+        for _ in range(3):  # not inside a character: its second to fourth byte begin with 8, 9, A or B
+            if text[end : end + 2] in _CONTINUED:
+                end -= 3
+        parts += [text[at : match.start()], _decode_run(text[match.start() : end], kept)]
+        at = end
+    parts.append(text[at:])
+    return "".join(parts)
 
 
 def _decode_run(run: str, kept: str) -> str:
