@@ -10,6 +10,7 @@
 #   make simulate  SEEDS=200 random schedules against the store, compared with a reference model
 #   make chaos     workers and PostgreSQL killed at random under WORKFLOWS=5000 mixed workflows (SEED=…)
 #   make bench     measures this machine
+#   make curves    measures what grows (half an hour or more; ONLY=depth,… SCALE=0.1) and draws docs/figures/
 #   make clean     removes .venv and what tools left behind; keeps data (.rhythm)
 
 SHELL := /bin/bash
@@ -20,7 +21,7 @@ BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
 TEST_PROCESSES ?= 2
 
-.PHONY: help run test faults simulate chaos lint imports types format bench clean check-node
+.PHONY: help run test faults simulate chaos lint imports types format bench curves clean check-node
 
 help:
 	@sed -n 's/^#   \(make .*\)/\1/p' Makefile
@@ -57,6 +58,10 @@ chaos: $(STAMP)
 bench: $(STAMP)
 	$(BIN)/python -m benchmarks.bench_language
 	$(BIN)/python -m benchmarks
+
+curves: $(STAMP)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[bench]'
+	$(BIN)/python -m benchmarks.curves $(if $(ONLY),--only $(ONLY)) $(if $(SCALE),--scale $(SCALE))
 
 clean:
 	rm -rf $(VENV) build dist .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis
