@@ -181,7 +181,10 @@ def test_check_with_a_task_whose_annotations_mean_nothing_is_wrong_usage(rhythm:
 
 
 async def test_publish_warns_of_calls_that_do_not_fit_what_workers_registered(rhythm_db: Rhythm) -> None:
-    rhythm_db.write("order.flow", 'workflow() {\n  await task("charge", { amount: "5" })\n  await task("later")\n}\n')
+    rhythm_db.write(
+        "order.flow",
+        'workflow() {\n  await task("charge", { amount: "5" })\n  await task("chrage")\n  await task("later")\n}\n',
+    )
     schema = {"type": "object", "properties": {"amount": {"type": "number"}}}
     async with await Store.connect(rhythm_db.env["RHYTHM_DATABASE_URL"]) as store:
         await store.register_worker(
@@ -191,9 +194,14 @@ async def test_publish_warns_of_calls_that_do_not_fit_what_workers_registered(rh
     result = await asyncio.to_thread(rhythm_db, "publish", "order.flow", "--json", code=0)
 
     assert "order.flow:2:34: warning[F504]: `amount` of `charge` should be a number, not a string" in result.err
+    assert "order.flow:3:14: unchecked[U104]: no worker has registered a task named `chrage`" in result.err
+    assert "did you mean `charge`?" in result.err
     assert "later" not in result.err
-    (unchecked,) = result.json["unchecked"]
-    assert (3, 14, "U104", "unchecked") == tuple(unchecked[name] for name in ("line", "column", "code", "severity"))
+    assert "2 calls are of tasks that no worker has registered yet" in result.err
+    unchecked = result.json["unchecked"]
+    assert [(3, "U104", "unchecked"), (4, "U104", "unchecked")] == [
+        (entry["line"], entry["code"], entry["severity"]) for entry in unchecked
+    ]
 
 
 def test_publish_warns_of_children_that_nobody_has_published(rhythm_db: Rhythm) -> None:

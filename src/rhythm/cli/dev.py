@@ -270,8 +270,8 @@ def _forget_compiled(modules: Iterable[Path]) -> None:
 
 
 def _say_published(published: PublishedWorkflow) -> None:
-    for warning in published.warnings:
-        output.message(output.diagnostic_text(warning, None))
+    for found in (*published.warnings, *published.mistaken):
+        output.message(output.diagnostic_text(found, None))
     if not published.changed:
         output.message(f"dev: {published.name} {published.hash[:12]} is published as it is")
         return

@@ -92,8 +92,8 @@ def publish(paths: Paths, database_url: options.DatabaseUrl = None, as_json: opt
         output.show_diagnostics(error.diagnostics, {}, as_json=True)
         raise typer.Exit(output.FAILED) from None
     for published in stored:
-        for warning in published.warnings:
-            output.message(output.diagnostic_text(warning, None))
+        for found in (*published.warnings, *published.mistaken):
+            output.message(output.diagnostic_text(found, None))
         if as_json:
             entry = {"name": published.name, "hash": published.hash, "changed": published.changed}
             unchecked = [output.diagnostic_json(diagnostic) for diagnostic in published.unchecked]
@@ -103,6 +103,9 @@ def publish(paths: Paths, database_url: options.DatabaseUrl = None, as_json: opt
             if published.staying:
                 what += f"; unfinished executions that stay on another definition: {published.staying}"
             output.line(f"{output.visible(published.name)}  {published.hash[:12]}  {what}")
+    if unknown := sum(found.code == "U104" for published in stored for found in published.unchecked):
+        calls = "1 call is" if unknown == 1 else f"{unknown} calls are"
+        output.message(f"{calls} of tasks that no worker has registered yet; --json lists them.")
 
 
 def evaluate(

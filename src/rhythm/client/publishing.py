@@ -33,6 +33,11 @@ class PublishedWorkflow:
     staying: int = 0  #: unfinished executions that stay on other definitions; counted only when it changed
     unchecked: tuple[Any, ...] = ()  #: calls of tasks that could not be compared with what workers registered
 
+    @property
+    def mistaken(self) -> tuple[Any, ...]:
+        """Those of ``unchecked`` that name a task nobody has registered, while one of a similar name is."""
+        return tuple(diagnostic for diagnostic in self.unchecked if diagnostic.code == "U104" and diagnostic.hint)
+
 
 def find_workflow_files(paths: Iterable[str | Path]) -> list[Path]:
     """The ``.flow`` files named by paths: files as they are, folders with all below them, in a stable order.
@@ -133,7 +138,9 @@ async def _compare_calls(store: Store, definitions: Sequence[Definition]) -> dic
     from rhythm.language.calls import Callees
 
     calls = await asyncio.to_thread(lambda: {d.name: read_calls(d.source, d.filename) for d in definitions})
-    schemas = await store.task_schemas(set().union(*(c.task_names for c in calls.values())))
+    called = set().union(*(c.task_names for c in calls.values()))
+    schemas = await store.task_schemas(called)
+    others = () if called <= schemas.keys() else await store.task_schemas(None)  # one of them may have been meant
     workflows = await _known_workflows(store, set(calls), set().union(*(c.child_names for c in calls.values())))
-    callees = Callees(schemas, workflows, complete=False)
+    callees = Callees(schemas, workflows, others=others, complete=False)
     return await asyncio.to_thread(lambda: {name: found.compare(callees) for name, found in calls.items()})

@@ -38,6 +38,7 @@ class Callees:
     workflows: Collection[str] | None = None  #: Names. None: names of children are not compared.
     #: JSON Schema of the outputs, by name of the task, with ``additionalProperties: false`` where that is so.
     outputs: Mapping[str, Any] | None = None
+    others: Collection[str] = ()  #: Names of tasks that may be suggested besides those of ``tasks``.
     #: Whether ``tasks`` holds all there are: misfits are errors. Else they are warnings, and other names are unchecked.
     complete: bool = True
 
@@ -141,6 +142,7 @@ def _call(function: str, node: nodes.CallExpression) -> Call:
 class _Comparison:
     def __init__(self, callees: Callees, report: Report) -> None:
         self.complete = callees.complete
+        self.others = callees.others
         self.report = report
         self.suggestions = SUGGESTIONS_MAX
 
@@ -156,7 +158,8 @@ class _Comparison:
             hint = self.similar(name, tasks) or "declare it in Python with `@rhythm.task`, or name the module that does"
             self.report.error("F501", f"there is no task named `{_cut(name)}`", start, end, hint)
         else:
-            self.unchecked("U104", f"no worker has registered a task named `{_cut(name)}`", start, end)
+            text = f"no worker has registered a task named `{_cut(name)}`"
+            self.unchecked("U104", text, start, end, self.similar(name, self.others))
 
     def child(self, call: Call, workflows: Collection[str]) -> None:
         name = self.name_of(call, "W201")
@@ -238,10 +241,10 @@ class _Comparison:
         else:
             self.report.warning(code, text, start, end, hint)
 
-    def unchecked(self, code: str, text: str, start: int, end: int) -> None:
+    def unchecked(self, code: str, text: str, start: int, end: int, hint: str = "") -> None:
         if self.report.left["unchecked"] == 1:
             text = f"this call and later ones of the file are not compared: {DIAGNOSTICS_MAX} are listed at most"
-        self.report.unchecked(code, text, start, end)
+        self.report.unchecked(code, text, start, end, hint)
 
     def similar(self, name: str, others: Collection[str]) -> str:
         self.suggestions -= 1

@@ -168,8 +168,8 @@ class Report:
     def warning(self, code: str, message: str, start: int, end: int, hint: str = "") -> None:
         self._add("warning", code, message, start, end, hint)
 
-    def unchecked(self, code: str, message: str, start: int, end: int) -> None:
-        self._add("unchecked", code, message, start, end, "")
+    def unchecked(self, code: str, message: str, start: int, end: int, hint: str = "") -> None:
+        self._add("unchecked", code, message, start, end, hint)
 
     def _add(self, severity: str, code: str, message: str, start: int, end: int, hint: str) -> None:
         assert code in CODES, f"diagnostic code {code} is not in the table"

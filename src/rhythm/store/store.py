@@ -157,9 +157,11 @@ class Store:
         """How many unfinished executions of a workflow run another definition than the one with this hash."""
         return int(await self._database.fetchval("select rhythm.count_staying($1, $2)", text(name, "name"), hash_))
 
-    async def task_schemas(self, names: Collection[str]) -> dict[str, Any]:
-        """The JSON Schemas of the inputs of those of these tasks that a worker has registered, by name."""
-        storable = [name for name in sorted(names) if name == name.replace("\0", "").encode(errors="ignore").decode()]
+    async def task_schemas(self, names: Collection[str] | None) -> dict[str, Any]:
+        """The JSON Schemas of the inputs of those of these tasks (None: all) that a worker has registered, by name."""
+        storable = None
+        if names is not None:
+            storable = [n for n in sorted(names) if n == n.replace("\0", "").encode(errors="ignore").decode()]
         rows = await self._database.fetch("select * from rhythm.task_schemas($1)", storable)
         return {row["name"]: json.loads(row["input_schema"]) for row in rows}
 

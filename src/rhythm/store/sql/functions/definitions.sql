@@ -46,11 +46,14 @@ language sql stable as $$
     order by d.id desc limit 1
 $$;
 
--- The JSON Schemas of the inputs of those of these tasks that a worker has registered with one. Raises nothing.
+-- The JSON Schemas of the inputs of those of these tasks (null: of all, up to 10,000) that a worker has registered with
+-- one. Raises nothing.
 create or replace function rhythm.task_schemas(p_names text[]) returns table (name text, input_schema jsonb)
 language sql stable as $$
   select n.name, n.input_schema from rhythm.names n
-    where n.kind = 1 and n.name = any(p_names) and n.registered_at is not null and n.input_schema is not null
+    where n.kind = 1 and (p_names is null or n.name = any(p_names))
+      and n.registered_at is not null and n.input_schema is not null
+    order by n.id limit case when p_names is null then 10000 end
 $$;
 
 -- How many unfinished executions of a workflow run another definition than the one with this hash. Raises nothing.
