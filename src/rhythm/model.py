@@ -42,6 +42,8 @@ def _begin_anew() -> None:
 
 
 os.register_at_fork(after_in_child=_begin_anew)
+_set_int = vars(uuid.UUID)["int"].__set__  # slots
+_set_is_safe = vars(uuid.UUID)["is_safe"].__set__
 
 
 def new_id() -> uuid.UUID:
@@ -58,8 +60,10 @@ def new_id() -> uuid.UUID:
             stamp = _last_stamp + 1
         _last_stamp = stamp
         random_bits = _random.getrandbits(62)
-    value = (stamp >> 12 << 80) | (0x7 << 76) | ((stamp & 0xFFF) << 64) | (0x2 << 62) | random_bits
-    return uuid.UUID(int=value)
+    id_ = object.__new__(uuid.UUID)  # its own constructor checks what cannot be wrong here: 0.6 against 0.3 µs
+    _set_int(id_, (stamp >> 12 << 80) | (0x7 << 76) | ((stamp & 0xFFF) << 64) | (0x2 << 62) | random_bits)
+    _set_is_safe(id_, uuid.SafeUUID.unknown)
+    return id_
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,7 +12,6 @@ import asyncio
 import builtins
 import uuid
 from collections.abc import Callable, Coroutine, Generator, Iterable, Mapping, Sequence
-from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Generic, ParamSpec, TypeVar, Unpack, cast, overload
@@ -277,13 +276,25 @@ class Client:
         Raises what ``start`` raises; starts of earlier round trips stand. Repeating the same list is harmless where
         the entries carry ``key`` or ``id``. With ``connection`` all of it happens in the caller's own transaction.
         """
+        portions = new_executions(starts, bytes_max=self.config.payload_bytes_max)
+        if connection is not None:
+            return [id_ for records in portions for id_ in started(records, await callers.start(connection, records))]
         ids: list[uuid.UUID] = []
-        for records in new_executions(starts, bytes_max=self.config.payload_bytes_max):
-            if connection is not None:
-                results = await callers.start(connection, records)
-            else:
-                results = await self._repeat(partial(self.store.start, records))
-            ids += started(records, results)
+        before: list[NewExecution] = []
+        under_way: asyncio.Task[list[StartResult]] | None = None
+        try:
+            for records in portions:
+                call = self.store.prepare_start(records)  # while the portion before this one is under way
+                if under_way is not None:
+                    ids += started(before, await under_way)
+                before, under_way = records, asyncio.create_task(self._repeat(call), name="rhythm-start-many")
+                await asyncio.sleep(0)  # it is sent now
+            if under_way is not None:
+                ids += started(before, await under_way)
+        except BaseException:
+            if under_way is not None:
+                under_way.cancel()
+            raise
         return ids
 
     async def _start_coalesced(self, record: NewExecution) -> StartResult:

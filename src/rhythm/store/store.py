@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import json
 import uuid
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Coroutine, Mapping, Sequence
 from typing import Any
 
 import asyncpg
@@ -136,10 +136,17 @@ class Store:
         At most START_COUNT_MAX. Raises StartRefused (``unknown_definition``), InvalidInput for texts that cannot be
         stored.
         """
-        if not starts:
-            return []
-        row = await self._database.fetchrow(_START, *start_arguments(starts))
-        return start_results(row["o_ids"], row["o_statuses"])
+        return await self.prepare_start(starts)() if starts else []
+
+    def prepare_start(self, starts: Sequence[NewExecution]) -> Callable[[], Coroutine[Any, Any, list[StartResult]]]:
+        """The call that ``start`` makes, ready to be made, also repeatedly. Raises InvalidInput."""
+        arguments = start_arguments(starts)
+
+        async def call() -> list[StartResult]:
+            row = await self._database.fetchrow(_START, *arguments)
+            return start_results(row["o_ids"], row["o_statuses"])
+
+        return call
 
     async def publish(self, definitions: Sequence[NewDefinition]) -> list[int]:
         """Stores definitions and makes each the current one of its name. Returns their ids, in order."""
