@@ -7,6 +7,7 @@ Each expression runs in a program of our own and in one of Node's; values and er
 from __future__ import annotations
 
 import itertools
+import math
 import random
 
 import pytest
@@ -22,6 +23,7 @@ TEXTS = ["''", "'abc'", "'aXbXc'", "' pad\\n'", "'12px'", "'\\u{1F600}x'", "'ß\
          "'.5'", "'a$b'", "'e\\u0301'"]  # fmt: skip
 ANY = ["undefined", "null", "true", "false", "0", "-0", "NaN", "'x'", "''", "'3'", "[]", "[1]", "[1,2]", "{}", "{ valueOf: () => 4 }",
        "{ toString: () => 'T' }"]  # fmt: skip
+TRANSCENDENTAL = "sin cos tan asin acos atan exp expm1 log log1p log2 log10 sinh cosh tanh asinh acosh atanh".split()
 ARRAYS = ["[]", "[1]", "[3,1,2]", "[1,[2,[3,[4]]]]", "['b',undefined,'a',null,10,9]", "[NaN,0,-0]", "[1,2,3,4,5]"]
 INDICES = [
     "",
@@ -83,6 +85,27 @@ def maths() -> list[str]:
         "Math.atan2(0, -0)",
         "Math.round(-0.5)",
     ]
+
+
+def transcendental() -> list[str]:
+    """What V8 computes by fdlibm: every branch of it, borders between them, and arguments at random."""
+    dice = random.Random(20_261_126)
+    borders = [0.3465735902799726, 1.0397207708399179, 2.0**-28, 0.41421356, 0.6744, 0.78539816339, 1.1875, 2.4375, 22.0, 709.78, 710.4758600739439,
+               0.975, 1.0, 1.5707963267948966, 2.356194490192345, 823549.6645829493, 1e22, 5e-324, 1.7976931348623157e308]  # fmt: skip
+    found = []
+    for _ in range(120):
+        numbers = [
+            dice.choice(borders) * dice.choice([1, -1, 1 + 2.0**-52, 1 - 2.0**-40]),
+            dice.uniform(-1, 1),
+            dice.uniform(-1, 1) * 10.0 ** dice.randint(-12, 60),
+            dice.uniform(-750, 750),
+            dice.randint(-(10**6), 10**6) * math.pi / 4,
+        ]
+        found.append(
+            f"[{', '.join(map(repr, numbers)).replace('inf', 'Infinity')}].map((x) => [{', '.join(f'Math.{name}(x)' for name in TRANSCENDENTAL)}, Math.atan2(x, {numbers[1]!r}),"
+            f" Math.atan2({numbers[3]!r}, x)])"
+        )
+    return found
 
 
 def texts() -> list[str]:
@@ -273,6 +296,7 @@ GROUPS = {
     "changing": changing,
     "numbers": numbers,
     "maths": maths,
+    "transcendental": transcendental,
     "texts": texts,
     "arrays": arrays,
     "objects": objects,

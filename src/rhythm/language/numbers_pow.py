@@ -12,8 +12,9 @@ cases are those of ECMAScript.
 from __future__ import annotations
 
 import math
-import struct
 from typing import Final
+
+from rhythm.language.numbers_bits import clear_low, high_word, with_high
 
 _BP: Final = (1.0, 1.5)
 _DP_H: Final = (0.0, 5.84962487220764160156e-01)
@@ -45,9 +46,6 @@ _IVLN2_H: Final = 1.44269502162933349609e00
 _IVLN2_L: Final = 1.92596299112661746887e-08
 _TWO53: Final = 9007199254740992.0
 _INFINITY: Final = math.inf
-
-_double: Final = struct.Struct("<d")
-_bits: Final = struct.Struct("<Q")
 
 
 def power_of(x: float, y: float) -> float:
@@ -87,19 +85,6 @@ def _exact(x: float, y: float) -> float | None:
     return float(result) if abs(result) < 9007199254740992 else None
 
 
-def _high(x: float) -> int:
-    return int(_bits.unpack(_double.pack(x))[0]) >> 32
-
-
-def _clear_low(x: float) -> float:
-    return float(_double.unpack(_bits.pack(_bits.unpack(_double.pack(x))[0] & 0xFFFFFFFF00000000))[0])
-
-
-def _with_high(x: float, high: int) -> float:
-    bits = _bits.unpack(_double.pack(x))[0] & 0xFFFFFFFF
-    return float(_double.unpack(_bits.pack((high & 0xFFFFFFFF) << 32 | bits))[0])
-
-
 def _is_odd(y: float) -> bool:
     return abs(y) < _TWO53 and y.is_integer() and int(y) & 1 == 1
 
@@ -126,7 +111,7 @@ def _power(x: float, y: float) -> float:
     t1, t2 = _log2(ax, y, sign)
     if t2 != t2:  # decided already: t1 is the result
         return t1
-    y1 = _clear_low(y)
+    y1 = clear_low(y)
     p_l = (y - y1) * t1 + y * t2
     p_h = y1 * t1
     return _two_to(p_h, p_l, sign)
@@ -134,8 +119,8 @@ def _power(x: float, y: float) -> float:
 
 def _log2(ax: float, y: float, sign: float) -> tuple[float, float]:
     """log2(ax) in two pieces; (result, NaN) when y is so large that the power over- or underflows."""
-    ix = _high(ax)
-    iy = _high(y) & 0x7FFFFFFF
+    ix = high_word(ax)
+    iy = high_word(y) & 0x7FFFFFFF
     if iy > 0x41E00000:  # |y| > 2**31
         if iy > 0x43F00000:  # |y| > 2**64
             if ix <= 0x3FEFFFFF:
@@ -150,13 +135,13 @@ def _log2(ax: float, y: float, sign: float) -> tuple[float, float]:
         w = (t * t) * (0.5 - t * (0.3333333333333333333333 - t * 0.25))
         u = _IVLN2_H * t
         v = t * _IVLN2_L - w * _IVLN2
-        t1 = _clear_low(u + v)
+        t1 = clear_low(u + v)
         return t1, v - (t1 - u)
     n = 0
     if ix < 0x00100000:  # subnormal
         ax *= _TWO53
         n -= 53
-        ix = _high(ax)
+        ix = high_word(ax)
     n += (ix >> 20) - 0x3FF
     j = ix & 0x000FFFFF
     ix = j | 0x3FF00000
@@ -168,28 +153,28 @@ def _log2(ax: float, y: float, sign: float) -> tuple[float, float]:
         k = 0
         n += 1
         ix -= 0x00100000
-    ax = _with_high(ax, ix)
+    ax = with_high(ax, ix)
     u = ax - _BP[k]
     v = 1.0 / (ax + _BP[k])
     ss = u * v
-    s_h = _clear_low(ss)
-    t_h = _with_high(0.0, ((ix >> 1) | 0x20000000) + 0x00080000 + (k << 18))
+    s_h = clear_low(ss)
+    t_h = with_high(0.0, ((ix >> 1) | 0x20000000) + 0x00080000 + (k << 18))
     t_l = ax - (t_h - _BP[k])
     s_l = v * ((u - s_h * t_h) - s_h * t_l)
     s2 = ss * ss
     r = s2 * s2 * (_L[0] + s2 * (_L[1] + s2 * (_L[2] + s2 * (_L[3] + s2 * (_L[4] + s2 * _L[5])))))
     r += s_l * (s_h + ss)
     s2 = s_h * s_h
-    t_h = _clear_low(3.0 + s2 + r)
+    t_h = clear_low(3.0 + s2 + r)
     t_l = r - ((t_h - 3.0) - s2)
     u = s_h * t_h
     v = s_l * t_h + t_l * ss
-    p_h = _clear_low(u + v)
+    p_h = clear_low(u + v)
     p_l = v - (p_h - u)
     z_h = _CP_H * p_h
     z_l = _CP_L * p_h + p_l * _CP + _DP_L[k]
     t = float(n)
-    t1 = _clear_low(((z_h + z_l) + _DP_H[k]) + t)
+    t1 = clear_low(((z_h + z_l) + _DP_H[k]) + t)
     return t1, z_l - (((t1 - t) - _DP_H[k]) - z_h)
 
 
@@ -203,18 +188,18 @@ def _two_to(p_h: float, p_l: float, sign: float) -> float:
         if z < -1075.0 or p_l <= z - p_h:
             return sign * 0.0
     n = 0
-    high = _high(z)
+    high = high_word(z)
     i = high & 0x7FFFFFFF
     if i > 0x3FE00000:  # |z| > 0.5
         k = (i >> 20) - 0x3FF
         n = high + (0x00100000 >> (k + 1))
         k = ((n & 0x7FFFFFFF) >> 20) - 0x3FF
-        t = _with_high(0.0, n & ~(0x000FFFFF >> k))
+        t = with_high(0.0, n & ~(0x000FFFFF >> k))
         n = ((n & 0x000FFFFF) | 0x00100000) >> (20 - k)
         if high & 0x80000000:
             n = -n
         p_h -= t
-    t = _clear_low(p_l + p_h)
+    t = clear_low(p_l + p_h)
     u = t * _LG2_H
     v = (p_l - (t - p_h)) * _LG2 + t * _LG2_L
     z = u + v

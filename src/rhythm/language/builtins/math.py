@@ -1,4 +1,4 @@
-"""Math. Functions that ECMAScript leaves to the implementation use the C library's results."""
+"""Math. Functions that ECMAScript leaves to the implementation give V8's results, to the last digit."""
 
 from __future__ import annotations
 
@@ -6,7 +6,9 @@ import math
 import struct
 from collections.abc import Callable
 
+from rhythm.language import numbers_exp, numbers_trig
 from rhythm.language.numbers import to_int32, to_uint32
+from rhythm.language.numbers_bits import bits_of, of_bits
 from rhythm.language.operators import power, to_number
 from rhythm.language.values_types import UNDEFINED, Builtin, Namespace, Value, current_realm
 
@@ -14,25 +16,13 @@ _NAN = math.nan
 _INF = math.inf
 
 
-def _guarded(
-    function: Callable[[float], float], overflow: Callable[[float], float] = lambda x: _INF
-) -> Callable[..., float]:
-    """A function of the C library with JavaScript's answers where Python raises."""
+def _of_number(function: Callable[[float], float]) -> Callable[..., float]:
+    """A builtin of one number, from a function of doubles that never raises."""
 
     def call(value: Value = UNDEFINED, *_: Value) -> float:
-        x = value if value.__class__ is float else to_number(value)
-        try:
-            return function(x)
-        except ValueError:
-            return _NAN
-        except OverflowError:
-            return overflow(x)
+        return function(value if value.__class__ is float else to_number(value))
 
     return call
-
-
-def _log(function: Callable[[float], float], pole: float = 0.0) -> Callable[[float], float]:
-    return lambda x: -_INF if x == pole else function(x)
 
 
 def _whole(function: Callable[[float], int]) -> Callable[[float], float]:
@@ -65,26 +55,18 @@ def _cbrt(x: float) -> float:
         return x
     size = abs(x)
     if size < 2.2250738585072014e-308:
-        high = (_bits(size * 2.0**54) >> 32) // 3 + 696219795
+        high = (bits_of(size * 2.0**54) >> 32) // 3 + 696219795
     else:
-        high = (_bits(size) >> 32) // 3 + 715094163
-    t = _from_bits(high << 32)
+        high = (bits_of(size) >> 32) // 3 + 715094163
+    t = of_bits(high << 32)
     r = (t * t) * (t / size)
     t *= (1.87595182427177009643 + r * (-1.88497979543377169875 + r * 1.621429720105354466140)) + ((r * r) * r) * (
         -0.758397934778766047437 + r * 0.145996192886612446982
     )
-    t = _from_bits((_bits(t) + 0x80000000) & 0xFFFFFFFFC0000000)
+    t = of_bits((bits_of(t) + 0x80000000) & 0xFFFFFFFFC0000000)
     r = size / (t * t)
     r = (r - t) / (t + t + r)
     return math.copysign(t + t * r, x)
-
-
-def _bits(x: float) -> int:
-    return int.from_bytes(struct.pack("<d", x), "little")
-
-
-def _from_bits(bits: int) -> float:
-    return float(struct.unpack("<d", bits.to_bytes(8, "little"))[0])
 
 
 def _fround(x: float) -> float:
@@ -114,8 +96,8 @@ def _clz32(x: float) -> float:
     return float(32 - to_uint32(x).bit_length())
 
 
-def _atanh(x: float) -> float:
-    return math.copysign(_INF, x) if abs(x) == 1.0 else math.atanh(x)
+def _sqrt(x: float) -> float:
+    return math.sqrt(x) if x >= 0.0 else _NAN
 
 
 def _max(*values: Value) -> float:
@@ -139,7 +121,7 @@ def _extreme(values: tuple[Value, ...], start: float, direction: float) -> float
 
 
 def _atan2(y: Value = UNDEFINED, x: Value = UNDEFINED, *_: Value) -> float:
-    return math.atan2(to_number(y), to_number(x))
+    return numbers_trig.atan2(to_number(y), to_number(x))
 
 
 def _hypot(*values: Value) -> float:
@@ -168,25 +150,20 @@ def _pow(base: Value = UNDEFINED, exponent: Value = UNDEFINED, *_: Value) -> flo
     return power(base, exponent)
 
 
-def _signed_inf(x: float) -> float:
-    return math.copysign(_INF, x)
-
-
-_ONE_ARGUMENT: dict[str, Callable[..., float]] = {
-    "abs": _guarded(abs), "acos": _guarded(math.acos), "acosh": _guarded(math.acosh), "asin": _guarded(math.asin),
-    "asinh": _guarded(math.asinh), "atan": _guarded(math.atan), "atanh": _guarded(_atanh), "cbrt": _guarded(_cbrt),
-    "ceil": _guarded(_ceil), "clz32": _guarded(_clz32), "cos": _guarded(math.cos), "cosh": _guarded(math.cosh),
-    "exp": _guarded(math.exp), "expm1": _guarded(math.expm1), "floor": _guarded(_floor), "fround": _guarded(_fround),
-    "log": _guarded(_log(math.log)), "log10": _guarded(_log(math.log10)), "log1p": _guarded(_log(math.log1p, -1.0)),
-    "log2": _guarded(_log(math.log2)), "round": _guarded(_round), "sign": _guarded(_sign), "sin": _guarded(math.sin),
-    "sinh": _guarded(math.sinh, _signed_inf), "sqrt": _guarded(math.sqrt), "tan": _guarded(math.tan),
-    "tanh": _guarded(math.tanh), "trunc": _guarded(_whole(math.trunc)),
+_ONE_ARGUMENT: dict[str, Callable[[float], float]] = {
+    "abs": abs, "cbrt": _cbrt, "ceil": _ceil, "clz32": _clz32, "floor": _floor, "fround": _fround, "round": _round,
+    "sign": _sign, "sqrt": _sqrt, "trunc": _whole(math.trunc),
+    "exp": numbers_exp.exp, "expm1": numbers_exp.expm1, "log": numbers_exp.log, "log10": numbers_exp.log10,
+    "log1p": numbers_exp.log1p, "log2": numbers_exp.log2, "sinh": numbers_exp.sinh, "cosh": numbers_exp.cosh,
+    "tanh": numbers_exp.tanh, "asinh": numbers_exp.asinh, "acosh": numbers_exp.acosh, "atanh": numbers_exp.atanh,
+    "sin": numbers_trig.sin, "cos": numbers_trig.cos, "tan": numbers_trig.tan, "asin": numbers_trig.asin,
+    "acos": numbers_trig.acos, "atan": numbers_trig.atan,
 }  # fmt: skip
 
 MATH = Namespace(
     "Math",
     {
-        **{name: Builtin(f"Math.{name}", function) for name, function in _ONE_ARGUMENT.items()},
+        **{name: Builtin(f"Math.{name}", _of_number(function)) for name, function in _ONE_ARGUMENT.items()},
         "atan2": Builtin("Math.atan2", _atan2),
         "hypot": Builtin("Math.hypot", _hypot),
         "imul": Builtin("Math.imul", _imul),
