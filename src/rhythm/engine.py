@@ -59,6 +59,7 @@ from rhythm.language.promises import (
     Promise,
     Realm,
     ThenReaction,
+    waiting_frame,
 )
 from rhythm.language.resolver import Resolution, resolve
 from rhythm.language.units import join_surrogates
@@ -93,7 +94,6 @@ SLICE_MS: Final = 250.0  #: for which it takes more, so that a wide fan-out is n
 LOG_LINES_MAX: Final = 1_000  #: of one activation; its first ones are kept, and it is said how many more there were
 LOG_CHARACTERS_MAX: Final = 256 * 1024  #: of the lines of one activation
 LOG_LENGTH_MAX: Final = 8 * 1024  #: characters of one line; the rest is cut
-STACK_PLACES_MAX: Final = 20  #: async functions named in the stack of a task's error
 FATAL_MESSAGE_MAX: Final = 1 << 14  #: characters of the message of an uncatchable error
 STANDING_ITEMS_MAX: Final = 200  #: operations that a suspended workflow lists as awaited
 
@@ -422,28 +422,19 @@ class _Run:
                 return
             data = payloads.decode(payload)
             if operation.on_cancel == "deadline" and isinstance(data, dict) and data.get("type") == "cancelled":
-                realm.reject_promise(operation.promise, timeout_error(operation))
+                attempts = data.get("attempts")
+                props = {"attempts": float(attempts)} if isinstance(attempts, int) else {}
+                realm.reject_promise(operation.promise, timeout_error(operation, **props))
                 return
             reason = error_from_payload(data if isinstance(data, dict) else {"thrown": data})
             if reason.__class__ is JSError:
                 reason.props["task" if operation.kind == "task" else "workflow"] = operation.name
                 reason.props["executionId"] = operation.child_id
-                stack = [str(reason.props.get("stack", "")), *self.waiting_places(operation.promise)]
+                stack = [str(reason.props.get("stack", "")), *self.instance.waiting(operation.promise)]
                 reason.props["stack"] = "\n".join(stack)
             realm.reject_promise(operation.promise, reason)
         except (InvalidInput, ValueError) as error:
             realm.reject_promise(operation.promise, JSError("TypeError", str(error)))
-
-    def waiting_places(self, promise: Promise) -> list[str]:
-        """The async functions that wait for a promise, innermost first, as the lines of a stack."""
-        lines: list[str] = []
-        frame = waiting_frame(promise)
-        while frame is not None and len(lines) < STACK_PLACES_MAX:
-            function, line, column = frame_position(self.program, frame)
-            where = f"{self.program.name}.flow:{line}:{column}"
-            lines.append(f"    at {function} ({where})" if function else f"    at {where}")
-            frame = waiting_frame(frame.promise)
-        return lines
 
     def settle_signals(self) -> None:
         """Gives unread messages to waits, each in a turn of its own."""
@@ -637,7 +628,7 @@ class _Run:
 
     def fatal(self, error: FatalError, deliveries: Sequence[Delivery]) -> Activation:
         """An uncatchable ending. Nothing this activation asked for happens; its last snapshot stays."""
-        error.position = error.position or self.instance.position(error.__traceback__)
+        error.places = error.places or self.instance.stack(error.__traceback__)
         activation = fatal_activation(self.program.name, error, deliveries)
         activation.logs = self.finished_logs()
         activation.unread_signals = len(self.realm.unread)
@@ -706,35 +697,14 @@ def fatal_activation(name: str, error: FatalError, deliveries: Sequence[Delivery
     kind = "LimitError" if isinstance(error, LimitError) else type(error).__name__
     message = error.message[:FATAL_MESSAGE_MAX]
     payload: dict[str, Any] = {"name": kind, "message": message, "type": "failed"}
-    if error.position is not None:
-        function, line, column = error.position
-        where = f"{name}.flow:{line}:{column}"
-        payload["stack"] = f"{kind}: {message}\n    at {f'{function} ({where})' if function else where}"
+    if error.places:
+        payload["stack"] = f"{kind}: {message}\n{error.places}"
     data = payloads.encode(payload, "error", bytes_max=64 << 20)
     seen = deliveries[-1].number if deliveries else 0
     return Activation(outcome=WorkflowOutcome("failed", data, keep_snapshot=True), seen_through=seen)
 
 
 _WAKE_MODES: Final = {"all": "on_rejection", "any": "on_fulfilment", "allSettled": "last"}
-
-
-def waiting_frame(promise: Promise) -> Frame | None:
-    """The async function that waits for a promise, perhaps through combinators and other promises."""
-    rest, seen = [promise], 0
-    while rest and seen < 100:
-        seen += 1
-        for reaction in rest.pop(0).reactions or ():
-            kind = reaction.__class__
-            if kind is Frame:
-                return reaction  # type: ignore[no-any-return]  # reactions are Any; its class was just tested
-            if kind is ElementReaction:
-                if not reaction.combinator.done:
-                    rest.append(reaction.combinator.promise)
-            elif kind is ThenReaction:
-                rest.append(reaction.derived)
-            elif kind is AdoptReaction:
-                rest.append(reaction.promise)
-    return None
 
 
 def frame_position(program: Program, frame: Frame) -> tuple[str, int, int]:

@@ -10,13 +10,13 @@ from dataclasses import dataclass
 from types import FunctionType
 from typing import Any, Final
 
-from rhythm.engine import frame_position, plain_text, waiting_frame
+from rhythm.engine import frame_position, plain_text
 from rhythm.language import ir as flow_ir
 from rhythm.language import snapshot as snapshots
 from rhythm.language.builtins.formats import inspect as inspect_value
 from rhythm.language.calendar import iso_text
 from rhythm.language.codegen import Program
-from rhythm.language.promises import Frame, Promise, Realm
+from rhythm.language.promises import Frame, Promise, Realm, waiting_frame
 from rhythm.language.values import TDZ, JSDate, JSMap, JSSet, Value, describe, own_keys, own_value
 
 VIEW_DEPTH_MAX: Final = 8  #: levels of data that are shown

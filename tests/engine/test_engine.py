@@ -1005,7 +1005,7 @@ workflow(ctx, inputs) {
     assert outcome.error.stack is not None
     lines = outcome.error.stack.split("\n")
     assert lines[0] == "ValueError: no money"
-    assert lines[1:3] == ["    at charge (workflow.flow:3:3)", "    at workflow (workflow.flow:6:3)"]
+    assert lines[1:3] == ["    at async charge (workflow.flow:3:3)", "    at async workflow (workflow.flow:6:3)"]
 
 
 def test_payloads_of_workflows_have_the_limit_of_all_payloads() -> None:

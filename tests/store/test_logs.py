@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from typing import Any
 
 import asyncpg
@@ -25,7 +24,7 @@ async def workflow(bench: Bench) -> tuple[Worker, Claim]:
 
 
 def logging(commit: WorkflowCommit, *lines: tuple[str, str]) -> WorkflowCommit:
-    return dataclasses.replace(commit, logs=lines)
+    return msgspec.structs.replace(commit, logs=lines)
 
 
 async def texts(bench: Bench, claim: Claim, **options: Any) -> list[str]:
@@ -83,10 +82,10 @@ async def test_a_continuation_in_place_logs_once_and_a_refused_one_nothing(
         await bench.start("work", priority=-1)
     task = (await worker.claim(1, 0, parents=True))[0]
     assert task.parent is not None
-    parent = dataclasses.replace(
+    parent = msgspec.structs.replace(
         suspend(flow, children=[child(2)]), version=1, seen_through=task.parent.next_number, logs=LINES
     )
-    commit = dataclasses.replace(end(flow), version=1, seen_through=1, logs=LINES) if ends else parent
+    commit = msgspec.structs.replace(end(flow), version=1, seen_through=1, logs=LINES) if ends else parent
     outcome = TaskOutcome(task.token, task.id, "completed", OK)
     said = {"task_outcomes": [outcome], "continuations": [Continuation(child_id=task.id, commit=commit)]}
     result = await worker.exchange(task_limit=1, parents=True, **said)
@@ -102,7 +101,7 @@ async def test_a_continuation_that_came_too_late_logs_nothing(bench: Bench) -> N
     await worker.commit(suspend(flow, children=[child(1)]))
     task = (await worker.claim(1, 0, parents=True))[0]
     await bench.store.signal(flow.id, "go", b"1", new_id())
-    late = dataclasses.replace(suspend(flow, children=[child(2)]), version=1, seen_through=1, logs=LINES)
+    late = msgspec.structs.replace(suspend(flow, children=[child(2)]), version=1, seen_through=1, logs=LINES)
     outcome = TaskOutcome(task.token, task.id, "completed", OK)
     result = await worker.exchange(task_outcomes=[outcome], continuations=[Continuation(child_id=task.id, commit=late)])
 

@@ -41,13 +41,22 @@ from rhythm.language import ir as flow_ir
 from rhythm.language.builtins import GLOBALS
 from rhythm.language.codegen_flat import FunctionWriter
 from rhythm.language.codegen_helpers import namespace
-from rhythm.language.codegen_positions import STACK_LINES_MAX, Place, PositionTable, assemble
+from rhythm.language.codegen_positions import (
+    STACK_LINES_MAX,
+    STACK_RUNNING_MAX,
+    Place,
+    PositionTable,
+    assemble,
+    callers,
+    traced,
+)
 from rhythm.language.codegen_reads import Line
 from rhythm.language.codegen_text import Constants
 from rhythm.language.codegen_types import Analysis
-from rhythm.language.promises import AdoptReaction, ElementReaction, Frame, Promise, Realm, ThenReaction
+from rhythm.language.promises import Frame, Promise, Realm, settled_by, waiting_frame
 from rhythm.language.values import METHODS, JSThrow, Value, caught
 
+CALLERS_LOOKED_AT: Final = 10  #: Python frames between a flow function, or an error without one, and its job.
 GENERATOR_STACK: Final = 6_000  #: Python recursion limit while generating: 300 nested statements take about 2,000.
 
 Cells = tuple[list[Value], ...]
@@ -159,20 +168,28 @@ class Instance:
         place = self.program.positions.innermost(where)
         return None if place is None else self.program.describe(place)
 
-    def stack(self) -> str:
-        """The running flow functions, innermost first, as the lines of an error's stack."""
+    def stack(self, trace: TracebackType | None = None) -> str:
+        """The running flow functions, or those of a traceback, innermost first, as the lines of an error's stack.
+
+        Behind them the async functions that wait for what they settle.
+        """
         lines: list[str] = []
         outermost: FrameType | None = None
-        for place, python_frame in self.program.positions.running():
-            if len(lines) < STACK_LINES_MAX:
+        frames = callers(sys._getframe(1)) if trace is None else traced(trace)
+        for place, outermost in self.program.positions.walk(frames):  # noqa: B007  (its last value is used)
+            if len(lines) < STACK_RUNNING_MAX:
                 lines.append(f"    at {self._shown(place)}")
-            outermost = python_frame
-        frame = outermost.f_locals.get("frame") if outermost is not None else None
-        while isinstance(frame, Frame) and len(lines) < STACK_LINES_MAX:
-            frame = _awaiting(frame.promise)
-            if frame is not None:
-                lines.append(f"    at async {self._shown(self._parked_place(frame))}")
-        return "\n".join(lines)
+        promise = _settled_in(outermost, sys._getframe(1))
+        return "\n".join(lines if promise is None else [*lines, *self.waiting(promise, STACK_LINES_MAX - len(lines))])
+
+    def waiting(self, promise: Promise, count: int = STACK_LINES_MAX) -> list[str]:
+        """The async functions that wait for a promise, innermost first, as lines of an error's stack."""
+        lines: list[str] = []
+        frame = waiting_frame(promise)
+        while frame is not None and len(lines) < count:
+            lines.append(f"    at async {self._shown(self._parked_place(frame))}")
+            frame = waiting_frame(frame.promise)
+        return lines
 
     def _parked_place(self, frame: Frame) -> Place:
         line, column = self.program.ir["functions"][frame.function_id]["awaits"][frame.await_id]["pos"]
@@ -184,22 +201,20 @@ class Instance:
         return f"{name} ({where})" if name else where
 
 
-def _awaiting(promise: Promise) -> Frame | None:
-    """The async call that waits for a promise, directly or through promises that follow it; the first if several do."""
-    for _ in range(STACK_LINES_MAX):
-        if not promise.reactions:
+def _settled_in(outermost: FrameType | None, inside: FrameType) -> Promise | None:
+    """What the job around a flow function settles, or, without one, the job around ``inside``."""
+    if outermost is not None:
+        frame = outermost.f_locals.get("frame")
+        if isinstance(frame, Frame):
+            return frame.promise
+    python_frame: FrameType | None = outermost or inside
+    for _ in range(CALLERS_LOOKED_AT):
+        if python_frame is None:
             return None
-        reaction = promise.reactions[0]
-        if isinstance(reaction, Frame):
-            return reaction
-        if isinstance(reaction, ElementReaction):
-            promise = reaction.combinator.promise
-        elif isinstance(reaction, ThenReaction):
-            promise = reaction.derived
-        elif isinstance(reaction, AdoptReaction):
-            promise = reaction.promise
-        else:
-            return None
+        promise = settled_by(python_frame)
+        if promise is not None:
+            return promise
+        python_frame = python_frame.f_back
     return None
 
 

@@ -7,17 +7,18 @@ there is. Python keeps line numbers of running frames and of tracebacks; `locate
 
 from __future__ import annotations
 
-import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from types import CodeType, FrameType, TracebackType
 from typing import Final
 
 from rhythm.language.codegen_reads import Line
 from rhythm.language.codegen_text import MARK, MARK_END
 
-STACK_LINES_MAX: Final = 10  #: Flow functions listed in the stack of an error.
+STACK_RUNNING_MAX: Final = 10  #: Running flow functions listed in the stack of an error.
+STACK_LINES_MAX: Final = 20  #: The same, with the async functions that wait for them.
 
 Place = tuple[int, int]  #: Function id, packed position.
+Traced = tuple[FrameType, int]  #: A Python frame and the line it is at.
 
 
 def assemble(lines: list[Line]) -> tuple[str, list[int]]:
@@ -68,25 +69,33 @@ class PositionTable:
 
     def innermost(self, where: FrameType | TracebackType | None) -> Place | None:
         """The innermost flow place of a traceback, or of a frame and its callers."""
-        found: Place | None = None
-        if isinstance(where, TracebackType):
-            trace: TracebackType | None = where
-            while trace is not None:
-                found = self.locate(trace.tb_frame.f_code, trace.tb_lineno) or found
-                trace = trace.tb_next
-            return found
-        return next((place for place, _ in self.walk(where)), None)
+        frames = traced(where) if isinstance(where, TracebackType) else callers(where)
+        return next((place for place, _ in self.walk(frames)), None)
 
-    def walk(self, frame: FrameType | None) -> Iterator[tuple[Place, FrameType]]:
-        """The flow places of a frame and its callers, innermost first, with their Python frames."""
+    def walk(self, frames: Iterable[Traced]) -> Iterator[tuple[Place, FrameType]]:
+        """The flow places of Python frames, innermost first, with these frames."""
         inner: Place | None = None
-        while frame is not None:
-            place = inner or self.locate(frame.f_code, frame.f_lineno or 0)
+        for frame, line in frames:
+            place = inner or self.locate(frame.f_code, line)
             inner = place if id(frame.f_code) in self._comprehensions else None
             if place is not None and inner is None:
                 yield place, frame
-            frame = frame.f_back
 
-    def running(self) -> Iterator[tuple[Place, FrameType]]:
-        """The flow places of this thread's running functions, innermost first, with their Python frames."""
-        return self.walk(sys._getframe(1))
+
+def callers(frame: FrameType | None) -> Iterator[Traced]:
+    """A frame and its callers, innermost first."""
+    while frame is not None:
+        yield frame, frame.f_lineno or 0
+        frame = frame.f_back
+
+
+def traced(trace: TracebackType) -> Iterator[Traced]:
+    """The frames of a traceback and the callers of its outermost one, innermost first."""
+    outermost = trace.tb_frame
+    inner: list[Traced] = []
+    rest: TracebackType | None = trace
+    while rest is not None:
+        inner.append((rest.tb_frame, rest.tb_lineno))
+        rest = rest.tb_next
+    yield from reversed(inner)
+    yield from callers(outermost.f_back)

@@ -27,7 +27,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable
-from types import FunctionType
+from types import FrameType, FunctionType, TracebackType
 from typing import Any, Final
 
 from rhythm.language.values_types import (
@@ -259,6 +259,42 @@ class AdoptJob:
         self.source.add_reaction(AdoptReaction(self.promise))
 
 
+WAITING_LOOKS_MAX: Final = 100  #: Promises looked at to find the async call that waits for one.
+
+
+def waiting_frame(promise: Promise) -> Frame | None:
+    """The async call that waits for a promise, perhaps through combinators and other promises."""
+    rest, seen = [promise], 0
+    while rest and seen < WAITING_LOOKS_MAX:
+        seen += 1
+        for reaction in rest.pop(0).reactions or ():
+            kind = reaction.__class__
+            if kind is Frame:
+                return reaction  # type: ignore[no-any-return]  # reactions are Any; its class was just tested
+            if kind is ElementReaction:
+                if not reaction.combinator.done:
+                    rest.append(reaction.combinator.promise)
+            elif kind is ThenReaction:
+                rest.append(reaction.derived)
+            elif kind is AdoptReaction:
+                rest.append(reaction.promise)
+    return None
+
+
+def settled_by(python_frame: FrameType) -> Promise | None:
+    """The promise that a job is about to settle, seen from a Python frame of this module; None for other frames."""
+    name = _SETTLING.get(python_frame.f_code)
+    return None if name is None else getattr(python_frame.f_locals["self"], name)
+
+
+#: Code that runs flow functions or makes errors in a job -> where it keeps the promise that the job settles.
+_SETTLING: Final = {
+    ThenReaction.run.__code__: "derived",
+    ThenableJob.run.__code__: "promise",
+    Combinator.element_done.__code__: "promise",
+}
+
+
 # --- function values ------------------------------------------------------------------------------------------------
 
 
@@ -345,7 +381,7 @@ def _no_log(level: str, text: str) -> None:
     return None
 
 
-def _no_stack() -> str:
+def _no_stack(trace: TracebackType | None = None) -> str:
     return ""
 
 
@@ -390,7 +426,7 @@ class Realm:
         self.random = random
         self.new_id = new_id
         self.log = log
-        self.stack: Callable[[], str] = _no_stack
+        self.stack: Callable[..., str] = _no_stack  # of the running functions, or of a traceback
         self.step: Callable[[Frame, Value, bool], None] = _no_step
         self.instance: Any = None  #: The program's instance; set when it is attached.
         self.queue: deque[tuple[Any, Value, bool]] = deque()

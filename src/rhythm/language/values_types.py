@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
-from types import FunctionType
+from types import FunctionType, TracebackType
 from typing import Any, Final, NoReturn, Protocol, TypeAlias, cast
 
 #: Any value of the flow language; the kinds are told apart by ``__class__``.
@@ -94,13 +94,13 @@ class JSThrow(Exception):
 class FatalError(Exception):
     """Ends the activation; flow code cannot catch it.
 
-    ``message`` says what happened; ``position`` is filled in by the engine: (function, line, column).
+    ``message`` says what happened; ``places`` is filled in by the engine: lines of a stack, "" when none are known.
     """
 
     def __init__(self, message: str) -> None:
         super().__init__(message)
         self.message = message
-        self.position: tuple[str, int, int] | None = None
+        self.places = ""
 
 
 class UnsupportedError(FatalError):
@@ -263,11 +263,18 @@ class JSError:
 
     __slots__ = ("kind", "props", "hidden")
 
-    def __init__(self, kind: str, message: str | None = None, *, header: str | None = None) -> None:
+    def __init__(
+        self,
+        kind: str,
+        message: str | None = None,
+        *,
+        header: str | None = None,
+        trace: TracebackType | None = None,  # where it comes from, when that is not where the program is now
+    ) -> None:
         self.kind = kind
         self.hidden = ERROR_HIDDEN
         first_line = header if header is not None else (f"{kind}: {message}" if message else kind)
-        props: dict[str, Value] = {"stack": flow_stack(first_line)}
+        props: dict[str, Value] = {"stack": flow_stack(first_line, trace)}
         if message is not None:
             props["message"] = message
         self.props = props
@@ -337,7 +344,7 @@ def caught(exception: BaseException) -> Value:
     if isinstance(exception, JSThrow):
         return exception.value
     assert isinstance(exception, RecursionError), "generated code catches nothing else"
-    return JSError("RangeError", "Maximum call stack size exceeded")
+    return JSError("RangeError", "Maximum call stack size exceeded", trace=exception.__traceback__)
 
 
 # The running activation --------------------------------------------------------------------------
@@ -352,8 +359,8 @@ class RealmView(Protocol):
 
     def log(self, level: str, text: str) -> None: ...
 
-    def stack(self) -> str:
-        """Flow locations of the running functions, one indented line each, "" for none."""
+    def stack(self, trace: TracebackType | None = None) -> str:
+        """Flow locations of the running functions, or of a traceback, one indented line each, "" for none."""
         ...
 
 
@@ -384,10 +391,10 @@ def joining_arrays() -> set[int]:
     return found
 
 
-def flow_stack(first_line: str) -> str:
+def flow_stack(first_line: str, trace: TracebackType | None = None) -> str:
     """Text for ``error.stack``: the first line and the flow locations, if an activation runs."""
     realm = cast("RealmView | None", getattr(_active, "realm", None))
-    locations = realm.stack() if realm is not None else ""
+    locations = realm.stack(trace) if realm is not None else ""
     return f"{first_line}\n{locations}" if locations else first_line
 
 

@@ -147,7 +147,7 @@ class _Evaluation:
         self.order = itertools.count()
         self.numbers = itertools.count(1)
         self.dropped: set[int] = set()
-        self.running: dict[uuid.UUID, tuple[int, float]] = {}  # operation, and when its outcome is due
+        self.running: dict[uuid.UUID, tuple[int, float, float]] = {}  # operation, when it began, when it is to end
         self.cancels = 0
         self.execution_id = ""
         self.logs: list[tuple[str, str]] = []
@@ -243,7 +243,7 @@ class _Evaluation:
             kind = "failed"
             payload = failure_payload(error, retryable=not isinstance(error, NEVER_RETRIED))
         self.at(due, Delivery(0, kind, child.operation, None, payload))
-        self.running[child.id] = child.operation, due
+        self.running[child.id] = child.operation, begin_ms, due
 
     def child_workflow(self, child: NewChild, begin_ms: float) -> tuple[str, bytes, float]:
         """Runs a child to its end: how it is delivered to its parent, with what, and when."""
@@ -269,14 +269,16 @@ class _Evaluation:
 
     def stop(self, child_id: uuid.UUID) -> None:
         """Asks a task to stop: one that takes longer confirms it; one that is as good as done settles as it will."""
-        operation, due = self.running.pop(child_id)
+        operation, begin_ms, due = self.running.pop(child_id)
         if due > self.now_ms + TASK_MS:
             self.events = [
                 event for event in self.events if event[-1].operation != operation or event[-1].kind == "timer"
             ]
             heapq.heapify(self.events)
-            error = TaskCancelled("the task was cancelled")
-            confirmed = Delivery(0, "failed", operation, None, failure_payload(error, kind="cancelled"))
+            begun = self.now_ms >= begin_ms
+            error = TaskCancelled("the task was cancelled" if begun else "cancelled before it was run")
+            payload = failure_payload(error, kind="cancelled", attempts=1 if begun else 0)
+            confirmed = Delivery(0, "failed", operation, None, payload)
             self.at(self.now_ms + TASK_MS, confirmed)
 
     def invoke(self, child: NewChild) -> Any:

@@ -195,9 +195,11 @@ def cancel_operation(realm: Realm, operation: HostOperation) -> bool:
         finish_operation(realm, operation)
         realm.reject_promise(operation.promise, cancelled_error(operation))
         return True
-    if operation.on_cancel == "abandon" or realm.commands.pop((operation.number, StartChild), None) is not None:
+    never_started = realm.commands.pop((operation.number, StartChild), None) is not None
+    if never_started or operation.on_cancel == "abandon":
         finish_operation(realm, operation)
-        realm.reject_promise(operation.promise, cancelled_error(operation))
+        props = {"attempts": 0.0} if never_started else {}
+        realm.reject_promise(operation.promise, cancelled_error(operation, **props))
     elif not operation.asked:
         operation.asked = True
         _ask(realm, CancelChild(operation.number, operation.child_id))
@@ -235,17 +237,17 @@ def finish_operation(realm: Realm, operation: HostOperation, *, timer_fired: boo
             _ask(realm, DropTimer(operation.number))
 
 
-def cancelled_error(operation: HostOperation) -> JSError:
+def cancelled_error(operation: HostOperation, **props: Value) -> JSError:
     """The CancelledError an operation is rejected with."""
     error = JSError("Error", f"{describe(operation)} was cancelled")
-    return _named(error, "CancelledError", operation, type="cancelled")
+    return _named(error, "CancelledError", operation, type="cancelled", **props)
 
 
-def timeout_error(operation: HostOperation) -> JSError:
+def timeout_error(operation: HostOperation, **props: Value) -> JSError:
     """The TimeoutError of a signal wait, or of a task or child that was past its deadline."""
     what = "timed out" if operation.kind == "signal" else "did not end within its deadline"
     error = JSError("Error", f"{describe(operation)} {what}")
-    return _named(error, "TimeoutError", operation, type="timeout")
+    return _named(error, "TimeoutError", operation, type="timeout", **props)
 
 
 def describe(operation: HostOperation) -> str:
@@ -254,12 +256,16 @@ def describe(operation: HostOperation) -> str:
 
 
 def _named(error: JSError, name: str, operation: HostOperation, **props: Value) -> JSError:
-    error.props["stack"] = error.props["stack"].replace("Error", name, 1)
+    stack = error.props["stack"].replace("Error", name, 1)
+    if "\n" not in stack:  # nothing runs that has asked for it: it says who waits
+        stack = "\n".join([stack, *operation.promise.realm.instance.waiting(operation.promise)])
+    error.props["stack"] = stack
     error.props["name"] = name
     error.hidden = error.hidden | {"name"}
     if operation.kind in ("task", "child"):
         error.props["task" if operation.kind == "task" else "workflow"] = operation.name
         error.props["executionId"] = operation.child_id
+        error.props["retryable"] = False
     error.props.update(props)
     return error
 

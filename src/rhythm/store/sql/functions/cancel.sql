@@ -33,7 +33,7 @@ begin
     select u.id, u.started, p_now, u.attempts, u.lost, 3, w.unread_signals,
            rhythm.as_payload(json_build_object('name', 'CancelledError', 'message', coalesce(p_why,
              case u.attempts when 0 then 'cancelled before it was run' else 'cancelled before another attempt' end),
-             'type', 'cancelled', 'attempts', u.attempts)::text)
+             'type', 'cancelled', 'attempts', u.attempts, 'retryable', false)::text)
       from unnest(p_ids, p_attempts, p_lost, p_started) u(id, attempts, lost, started)
       left join lateral (select w.unread_signals from rhythm.waits w where w.id = u.id offset 0) w on true
     on conflict (id) do nothing;

@@ -298,7 +298,7 @@ begin
                         when rhythm.retries_timeouts(e.retry) then 2 else 4 end::smallint order by u.position),
          array_agg(case when c.id is null then u.payload else rhythm.as_payload(json_build_object('name', 'CancelledError',
            'message', 'it did not stop within its timeout when it was asked to', 'type', 'cancelled',
-           'attempts', u.attempts)::text) end order by u.position)
+           'attempts', u.attempts, 'retryable', false)::text) end order by u.position)
     into v_actions, v_payloads
     from unnest(v_ids, v_payloads, v_attempts) with ordinality u(id, payload, attempts, position)
     cross join lateral (select e.retry from rhythm.executions e where e.id = u.id offset 0) e
