@@ -1,7 +1,7 @@
 """A reference model of executions: what each must be after every step of a schedule, said once more in plain Python.
 
-It knows nothing of batches, tokens, queues or SQL. It is told what was asked of the store and what came back, predicts
-what that had to be, and `differences` compares it with the database.
+It knows nothing of batches, tokens or SQL, and of queues only which have limits. It is told what was asked of the store
+and what came back, predicts what that had to be, and `differences` compares it with the database.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
-from rhythm.model import ExchangeRequest, ExchangeResult, WakeGroup, WorkflowCommit
+from rhythm.model import ExchangeRequest, ExchangeResult, QueueLimits, WakeGroup, WorkflowCommit
 from tests.store.bench import Bench
 
 LOST_MAX = 3
@@ -36,6 +36,9 @@ class Execution:
     available_at: datetime | None = None
     holder: uuid.UUID | None = None
     cancel_asked: bool = False
+    queue: str = "default"
+    limit_key: str | None = None
+    holds: bool = False  #: has begun, and was not let go since: what it would hold in a queue with limits
     # of workflows
     version: int = 0
     numbered: int = 0  #: deliveries so far
@@ -57,11 +60,45 @@ class Model:
         self.executions: dict[uuid.UUID, Execution] = {}
         self.seen_at: dict[uuid.UUID, datetime] = {}
         self.elected_at = datetime.min.replace(tzinfo=now.tzinfo)
+        self.limits: dict[str, QueueLimits] = {}
+        self.passes: list[tuple[datetime, str, str | None]] = []  #: since limits were last changed
 
     # --- what clients do ---
 
-    def start(self, ids: Iterable[uuid.UUID]) -> None:
-        self.executions.update((id_, Execution("workflow")) for id_ in ids)
+    def start(self, ids: Iterable[uuid.UUID], queue: str = "default") -> None:
+        self.executions.update((id_, Execution("workflow", queue=queue)) for id_ in ids)
+
+    def limit(self, queue: str, limits: QueueLimits | None) -> None:
+        """Limits were set, or removed. What has begun before counts."""
+        if limits is not None and queue not in self.limits:
+            for one in self.executions.values():
+                if one.queue == queue and one.status == "pending":
+                    one.holds = one.version > 0 and not one.lost
+        self.passes = [one for one in self.passes if one[1] != queue]
+        self.limits = {name: given for name, given in self.limits.items() if name != queue}
+        if limits is not None:
+            self.limits[queue] = limits
+
+    def _pass(self, one: Execution) -> None:
+        """Something begins: the limits of its queue allow that."""
+        limits = self.limits.get(one.queue)
+        if limits is None or one.holds:
+            one.holds = True
+            return
+        one.holds = True
+        self.passes.append((self.now, one.queue, one.limit_key))
+        holding = [other for other in self.executions.values() if other.queue == one.queue and other.holds]
+        of_key = [other for other in holding if other.limit_key == one.limit_key]
+        passes = [(at, key) for at, queue, key in self.passes if queue == one.queue]
+        assert len(holding) <= (limits.concurrency or 10**9), "no more than the limit"
+        if one.limit_key is not None:
+            assert len(of_key) <= (limits.key_concurrency or 10**9), "no more of the key than its limit"
+        if limits.rate is not None:
+            since = self.now - timedelta(seconds=limits.rate[1])
+            assert sum(at > since for at, _ in passes) <= limits.rate[0], "no more within the period"
+        if limits.key_rate is not None and one.limit_key is not None:
+            since = self.now - timedelta(seconds=limits.key_rate[1])
+            assert sum(at > since for at, key in passes if key == one.limit_key) <= limits.key_rate[0]
 
     def signal(self, id_: uuid.UUID) -> None:
         self._deliver(id_, "signal", None)
@@ -109,6 +146,7 @@ class Model:
             self._end(id_, "failed")
         else:
             self._make_pending(one)
+            one.holds = False
 
     # --- exchanges ---
 
@@ -149,6 +187,7 @@ class Model:
             assert one.available_at is None or one.available_at <= self.now, (claim.id, one)
             assert not one.lost or (request.alone and len(result.claims) == 1), "what was lost is claimed alone"
             one.status, one.holder, one.attempts = "running", who, one.attempts + 1
+            self._pass(one)
             assert (one.attempts, one.lost) == (claim.attempt, claim.lost), (claim.id, one)
             assert Counter(one.unread) == Counter((d.kind, d.operation) for d in claim.deliveries), (claim.id, one)
             assert [d.number for d in claim.deliveries] == list(
@@ -184,6 +223,7 @@ class Model:
         again = status == "failed" and retryable and one.attempts - one.lost <= one.retries
         if again and not one.cancel_asked:
             self._make_pending(one, self.now + timedelta(seconds=1))
+            one.holds = False
         else:
             self._end(id_, status, told=told)
 
@@ -194,6 +234,7 @@ class Model:
             self._end(id_, "cancelled")
         else:
             self._make_pending(one)
+            one.holds = False
 
     def _commit(self, commit: WorkflowCommit) -> None:
         one = self.executions[commit.id]
@@ -213,6 +254,7 @@ class Model:
             self.executions[child.id] = Execution(
                 child.kind, retries=2, parent=commit.id, operation=child.operation,
                 available_at=None if delay is None else self.now + timedelta(seconds=delay),
+                queue=child.options.get("queue", "default"), limit_key=child.options.get("limit_key"),
             )  # fmt: skip
 
     def _cancel_children(self, commit: WorkflowCommit) -> None:
@@ -230,7 +272,7 @@ class Model:
 
     def _end(self, id_: uuid.UUID, status: str, *, told: bool = True) -> None:
         one = self.executions[id_]
-        one.status, one.holder = status, None
+        one.status, one.holder, one.holds = status, None, False
         one.timers.clear()
         one.unread.clear()
         if one.parent is not None and told:
@@ -292,6 +334,10 @@ class Model:
                 actual += [row["version"], row["numbered"], row["unread"]]
             if expected != actual:
                 found.append(f"{one.kind} {row['id']}: {actual} in the database, must be {expected}")
+        held = {row["id"] for row in await bench.raw.fetch("select id from rhythm.places")}
+        holding = {id_ for id_, one in self.executions.items() if one.holds and one.queue in self.limits}
+        if held != holding:
+            found.append(f"places of {held - holding} too many and of {holding - held} too few")
         if len(rows) != len(self.executions):
             found.append(f"{len(rows)} executions in the database, must be {len(self.executions)}")
         return found

@@ -110,6 +110,24 @@ async def test_places_of_a_dead_worker_come_back_when_it_is_reclaimed(bench: Ben
     assert [] == await bench.store.breaches()
 
 
+async def test_what_was_lost_is_claimed_alone_whatever_passes_other_gates(bench: Bench) -> None:
+    dying = await bench.worker(TaskRegistration("work", QUEUE), queues=[QUEUE], heartbeat_timeout=30)
+    worker = await bench.worker("work", queues=["other", QUEUE])
+    await bench.store.limit_queue("other", QueueLimits(concurrency=5))
+    await limit(bench, concurrency=5)
+    lost = await bench.start(queue=QUEUE)
+    await dying.claim_one()
+    others = await bench.start_many(2, queue="other")
+    await bench.pass_time(31)
+    await worker.heartbeat()
+    await bench.store.maintain(worker.incarnation)
+    suspect = await worker.claim_one(alone=True)
+    result = await worker.complete(suspect, task_limit=10)
+
+    assert lost == suspect.id
+    assert others == ids(result.claims)
+
+
 async def test_what_was_lost_too_often_gives_its_place_back_when_it_fails(bench: Bench) -> None:
     await limited(bench, concurrency=1)
     started = await bench.start(queue=QUEUE)

@@ -304,7 +304,7 @@ def test_hot_statements_look_rows_up_one_by_one() -> None:
         "suspend_workflows wake_unread start_children insert_rows find_suspect find_ready find_ready_in take_ready "
         "write_logs add_claim describe_tasks describe_parents describe_workflows exchange set_idle report end_claims "
         "split_claim held step fire_timers move_due end_cancelled remove_pending cancel_many take_back "
-        "keys_at_gate keys_waiting room_by_rate room_in_queue room_of_key let_pass pass_gate pass_suspect pass_gates "
+        "keys_at_gate keys_waiting room_by_rate room_in_queue room_of_key let_pass pass_gate pass_suspects pass_gates "
         "find_woken find_gated leave_places put_at_gates gather_at_gate let_all_pass"
     ).split()
     code = re.sub(r"--.*", "", migrations.functions_sql())

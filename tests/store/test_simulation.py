@@ -4,7 +4,8 @@ Virtual workers claim, report, complete in transactions of their own, commit, cr
 and send again what they said; time passes; signals arrive, some twice. After every step the status, attempts, losses
 and deliveries of each execution are what the reference model says (`model.py`). Each workflow keeps in its snapshot
 what it has seen, so that at the end a child's outcome seen twice or never, or a signal lost, repeated or out of order,
-shows.
+shows. In some schedules queues have limits, which change while everything goes on; the model then knows who holds a
+place.
 
 Players that play at once, without the model, also end workflows by force, break them down, and retry what has failed.
 
@@ -15,7 +16,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import dataclasses
 import json
 import os
 import random
@@ -25,6 +25,7 @@ from typing import Any
 from unittest import mock
 
 import asyncpg
+import msgspec
 import pytest
 
 from rhythm.errors import ExecutionFinished, IncarnationDead, RetryRefused
@@ -35,6 +36,7 @@ from rhythm.model import (
     ExchangeResult,
     NewChild,
     NewTimer,
+    QueueLimits,
     Standing,
     TaskOutcome,
     TaskRegistration,
@@ -49,6 +51,7 @@ from tests.store.model import HEARTBEAT_SECONDS, Model
 
 REGRESSIONS = (11, 26)  #: seeds that once failed
 SEEDS = [*range(int(os.environ.get("RHYTHM_SIMULATE_SEEDS", "6"))), *REGRESSIONS]
+LIMITED_SEEDS = range(100, 100 + max(4, int(os.environ.get("RHYTHM_SIMULATE_SEEDS", "0"))))
 STEPS = 3  #: of each workflow
 WIDTH = 3  #: most children of a step
 TASK = TaskRegistration("work", retries=2, retry={"initial": 1, "factor": 1, "max": 1, "jitter": 0})
@@ -149,7 +152,7 @@ class Player:
         result = await self.simulation.bench.store.exchange(request)
         self.simulation.model.exchange(request, result)
         if rng.random() < 0.1:  # as if the answer had been lost, and everything was sent again
-            again = dataclasses.replace(request, names=[], task_limits=[], workflow_limit=0)
+            again = msgspec.structs.replace(request, names=[], task_limits=[], workflow_limit=0)
             self.simulation.model.repeated(again, await self.simulation.bench.store.exchange(again))
         if rng.random() < 0.1:  # as if the answer had been lost: ask what is held
             held = await self.simulation.bench.store.held(self.worker.incarnation, list(self.held.values()))
@@ -174,13 +177,14 @@ def _answer(refused: set[uuid.UUID]) -> ExchangeResult:
 class Simulation:
     """The world the players play in."""
 
-    def __init__(self, bench: Bench, seed: int, model: Model, *, breaks: bool = False) -> None:
+    def __init__(self, bench: Bench, seed: int, model: Model, *, breaks: bool = False, limited: bool = False) -> None:
         self.bench = bench
         self.rng = random.Random(seed)
         self.flows: list[uuid.UUID] = []
         self.sent: dict[uuid.UUID, list[int]] = {}
         self.sends: list[tuple[uuid.UUID, int, uuid.UUID]] = []
         self.breaks = breaks  #: whether workflows break down
+        self.limited = limited  #: whether queues get limits
         self.ended_by_force: set[uuid.UUID] = set()
         self.resumed: set[uuid.UUID] = set()
         self.model = model
@@ -188,7 +192,9 @@ class Simulation:
         self.zombies: list[Player] = []
 
     async def join(self) -> None:
-        worker = await self.bench.worker(TASK, queues=["default", "other"], heartbeat_timeout=HEARTBEAT_SECONDS)
+        worker = await self.bench.worker(
+            TASK, queues=["default", "other", "flows"], heartbeat_timeout=HEARTBEAT_SECONDS
+        )
         self.model.register(worker.incarnation)
         self.players.append(Player(self, worker))
 
@@ -241,6 +247,8 @@ class Simulation:
                     timers.append(NewTimer(state.next_operation, delay_ms=rng.choice([0, 500, 5000])))
                 else:
                     options = rng.choice([{}, {}, {"delay_seconds": 0.5}, {"priority": 5}, {"queue": "other"}])
+                    if self.limited and rng.random() < 0.6:
+                        options = options | {"queue": "other", "limit_key": rng.choice(["a", "b"])}
                     child = NewChild(state.next_operation, new_id(), "task", "work", b"{}", options)
                     state.children[str(child.operation)] = str(child.id)
                     children.append(child)
@@ -262,16 +270,16 @@ class Simulation:
 
     async def event(self) -> None:
         rng = self.rng
+        if self.limited and rng.random() < 0.05:
+            await self.limit(rng)
+            return
         what = rng.choices(
             ["turn", "start", "signal", "cancel", "time", "maintain", "crash", "zombie"], [50, 5, 10, 3, 6, 10, 2, 4]
         )[0]
         if what == "turn":
             await self.play(rng.choice(self.players), rng)
         elif what == "start":
-            ids = await self.bench.start_many(rng.randint(1, 4), "order")
-            self.model.start(ids)
-            self.flows += ids
-            self.sent.update((id_, []) for id_ in ids)
+            await self.start(rng)
         elif what == "signal" and self.flows:
             await self.signal(rng.choice(self.flows))
         elif what == "cancel" and self.flows:
@@ -288,6 +296,34 @@ class Simulation:
             await self.join()
         elif what == "zombie" and self.zombies:
             await self.play(rng.choice(self.zombies), rng)
+
+    async def start(self, rng: random.Random) -> None:
+        queue = "flows" if self.limited else "default"
+        ids = await self.bench.start_many(rng.randint(1, 4), "order", queue=queue)
+        self.model.start(ids, queue)
+        self.sent.update((id_, []) for id_ in ids)
+        self.flows += ids
+
+    async def limit(self, rng: random.Random, queue: str | None = None) -> None:
+        """Sets or removes limits: of the queue of workflows their number only, since they wait for their tasks."""
+        queue = queue or rng.choice(["other", "flows"])
+        limits = QueueLimits(concurrency=rng.randint(1, 5))
+        if queue == "other":
+            limits = rng.choice(
+                [
+                    limits,
+                    QueueLimits(rate=(rng.randint(1, 4), 3.0)),
+                    QueueLimits(rng.randint(2, 4), (5, 2.0), key_concurrency=rng.randint(1, 2)),
+                    QueueLimits(key_concurrency=1, key_rate=(2, 3.0)),
+                ]
+            )
+        if rng.random() < 0.2:
+            limits = QueueLimits()
+        await self.set_limits(queue, limits)
+
+    async def set_limits(self, queue: str, limits: QueueLimits) -> None:
+        await self.bench.store.limit_queue(queue, limits)
+        self.model.limit(queue, limits if limits != QueueLimits() else None)
 
     async def pass_time(self, seconds: float) -> None:
         await self.bench.pass_time(seconds)
@@ -363,8 +399,10 @@ class Simulation:
         return bool(rows)
 
     async def finish(self) -> None:
-        """One patient worker does the rest."""
+        """One patient worker does the rest; limits are wide, or that would take long."""
         self.breaks, broke = False, self.breaks
+        for queue in ("other", "flows") if self.limited else ():
+            await self.set_limits(queue, QueueLimits(concurrency=50, rate=(50, 1.0)))
         self.zombies += self.players
         self.players = []
         await self.join()
@@ -377,7 +415,7 @@ class Simulation:
             await self.maintain()
             await patient.turn(rng)
             if not patient.held and not any(
-                [await self.bench.count(table) for table in ("ready", "later", "claims", "waits")]
+                [await self.bench.count(table) for table in ("ready", "later", "gated", "claims", "waits")]
             ):
                 if not (broke and await self.resume_what_broke_down()):
                     return
@@ -423,10 +461,30 @@ async def test_a_random_schedule_ends_as_it_should(bench: Bench, seed: int) -> N
     assert len(simulation.flows) > 5
 
 
-@pytest.mark.parametrize("seed", range(10, 14))
-async def test_players_at_once_on_one_database(bench: Bench, seed: int) -> None:
+@pytest.mark.parametrize("seed", LIMITED_SEEDS)
+async def test_a_random_schedule_with_limits_keeps_them_and_ends_as_it_should(bench: Bench, seed: int) -> None:
     await bench.publish("order")
-    simulation = Simulation(bench, seed, mock.create_autospec(Model, instance=True, seen_at={}), breaks=True)
+    simulation = Simulation(bench, seed, Model(bench.now), limited=True)
+    for _ in range(3):
+        await simulation.join()
+    for queue in ("other", "flows"):
+        await simulation.limit(simulation.rng, queue)
+    for _ in range(300):
+        await simulation.event()
+        assert [] == await simulation.model.differences(bench)
+    assert [] == await bench.store.breaches()
+    await simulation.finish()
+    assert [] == await simulation.model.differences(bench)
+    await simulation.check()
+
+    assert len(simulation.flows) > 5
+
+
+@pytest.mark.parametrize(("seed", "limited"), [*((seed, False) for seed in range(10, 14)), (14, True), (15, True)])
+async def test_players_at_once_on_one_database(bench: Bench, seed: int, limited: bool) -> None:
+    await bench.publish("order")
+    model = mock.create_autospec(Model, instance=True, seen_at={})
+    simulation = Simulation(bench, seed, model, breaks=True, limited=limited)
     numbering = asyncio.Lock()
     for _ in range(6):
         await simulation.join()
@@ -436,9 +494,9 @@ async def test_players_at_once_on_one_database(bench: Bench, seed: int) -> None:
         for _ in range(40):
             what = rng.random()
             if what < 0.1:
-                ids = await bench.start_many(3, "order")
-                simulation.sent.update((id_, []) for id_ in ids)
-                simulation.flows += ids
+                await simulation.start(rng)
+            elif limited and what > 0.97:
+                await simulation.limit(rng)
             elif what < 0.25:
                 await bench.store.maintain(new_id())
             elif what < 0.3 and simulation.flows:

@@ -250,24 +250,37 @@ begin
   update rhythm.gates g set turn = v_turn where g.queue_id = p_gate.queue_id and g.turn <> v_turn;
 end $$;
 
--- Lets one execution pass that was lost before, if there is one of these names that its limits allow. Returns whether it
--- is a workflow, and as let_pass. Internal: the caller holds the gate, whose queue has room. Raises nothing.
-create or replace function rhythm.pass_suspect(
-  p_gate rhythm.gates, p_now timestamptz, p_names integer[],
-  out o_workflow boolean, out o_ids uuid[], out o_attempts integer[], out o_lost smallint[])
+-- Looks for what was lost before, in queues in their order, of these names, and which the limits allow. With p_alone lets
+-- the first one pass. Returns whether that is a workflow, and as let_pass; and without p_alone whether there is one. Internal:
+-- the caller holds the gates. Raises nothing.
+create or replace function rhythm.pass_suspects(
+  p_queues integer[], p_now timestamptz, p_names integer[], p_alone boolean,
+  out o_workflow boolean, out o_ids uuid[], out o_attempts integer[], out o_lost smallint[], out o_waits boolean)
 language plpgsql as $$
 declare
+  v_gate rhythm.gates;
+  v_queue integer;
   v_row tid;
 begin
-  select d.row, d.name_id = 0 into v_row, o_workflow
-    from (select d.ctid as row, d.name_id, d.limit_key, d.priority_rank, d.seq from rhythm.gated d
-          where d.queue_id = p_gate.queue_id and d.name_id = any(p_names) and d.lost > 0
-          order by d.priority_rank, d.seq limit 100 for update skip locked) d
-    where (select r.o_room from rhythm.room_of_key(p_gate, d.limit_key, p_now, 1) r) > 0
-    order by d.priority_rank, d.seq limit 1;
-  if found then
-    select l.o_ids, l.o_attempts, l.o_lost into o_ids, o_attempts, o_lost from rhythm.let_pass(p_gate, p_now, array[v_row]) l;
-  end if;
+  o_waits := false;
+  foreach v_queue in array p_queues loop
+    select g.* into v_gate from rhythm.gates g where g.queue_id = v_queue;
+    continue when (select r.o_room from rhythm.room_in_queue(v_gate, p_now, 1) r) <= 0;
+    select d.row, d.name_id = 0 into v_row, o_workflow
+      from (select d.ctid as row, d.name_id, d.limit_key, d.priority_rank, d.seq from rhythm.gated d
+            where d.queue_id = v_queue and d.name_id = any(p_names) and d.lost > 0
+            order by d.priority_rank, d.seq limit 100 for update skip locked) d
+      where (select r.o_room from rhythm.room_of_key(v_gate, d.limit_key, p_now, 1) r) > 0
+      order by d.priority_rank, d.seq limit 1;
+    continue when not found;
+    if p_alone then
+      select l.o_ids, l.o_attempts, l.o_lost into o_ids, o_attempts, o_lost
+        from rhythm.let_pass(v_gate, p_now, array[v_row]) l;
+    else
+      o_waits := true;
+    end if;
+    return;
+  end loop;
 end $$;
 
 -- Claims from the given queues, all of which have limits, what their gates let pass: up to p_free[g] tasks of the group g
@@ -305,32 +318,28 @@ begin
       where g.queue_id = any(p_queues) and exists (select from rhythm.gated d where d.queue_id = g.queue_id)
       order by g.queue_id for update);
   o_now := rhythm.now();  -- not before the gates are held: passes are numbered in the order of their times
+  if exists (select from rhythm.passes p where p.queue_id = any(v_locked) and p.at > o_now) then  -- the clock was put back
+    update rhythm.passes p set at = o_now where p.queue_id = any(v_locked) and p.at > o_now;
+  end if;
+  if exists (select from rhythm.gated d where d.lost > 0) then
+    select s.o_workflow, s.o_ids, s.o_attempts, s.o_lost, s.o_waits into v_passed
+      from rhythm.pass_suspects(v_locked, o_now, p_names || case when p_workflows > 0 then array[0] end, p_alone) s;
+    o_suspects := v_passed.o_waits;
+    if v_passed.o_ids is not null then
+      o_suspect := true;
+      if v_passed.o_workflow then
+        w_ids := v_passed.o_ids; w_attempts := v_passed.o_attempts; w_lost := v_passed.o_lost;
+      else
+        t_ids := v_passed.o_ids; t_attempts := v_passed.o_attempts; t_lost := v_passed.o_lost;
+      end if;
+      return;
+    end if;
+  end if;
+
   foreach v_queue in array p_queues loop
     continue when v_queue <> all(v_locked);
     select g.* into v_gate from rhythm.gates g where g.queue_id = v_queue;
-    if exists (select from rhythm.passes p where p.queue_id = v_queue and p.at > o_now) then
-      update rhythm.passes p set at = o_now where p.queue_id = v_queue and p.at > o_now;  -- the clock was put back
-    end if;
     select r.o_room, r.o_next into v_room, v_next from rhythm.room_in_queue(v_gate, o_now, 500) r;
-    if v_room > 0 and exists (select from rhythm.gated d where d.lost > 0) then
-      v_names := p_names || case when p_workflows > 0 then array[0] end;
-      if p_alone then
-        select * into v_passed from rhythm.pass_suspect(v_gate, o_now, v_names);
-        if v_passed.o_ids is not null then
-          o_suspect := true;
-          if v_passed.o_workflow then
-            w_ids := v_passed.o_ids; w_attempts := v_passed.o_attempts; w_lost := v_passed.o_lost;
-          else
-            t_ids := v_passed.o_ids; t_attempts := v_passed.o_attempts; t_lost := v_passed.o_lost;
-          end if;
-          return;
-        end if;
-      else
-        o_suspects := o_suspects or exists (
-          select from rhythm.gated d where d.queue_id = v_queue and d.name_id = any(v_names) and d.lost > 0
-            and (select r.o_room from rhythm.room_of_key(v_gate, d.limit_key, o_now, 1) r) > 0);
-      end if;
-    end if;
     v_first := 1;
     for g in 1 .. cardinality(p_counts) + 1 loop
       if g <= cardinality(p_counts) then
