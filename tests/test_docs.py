@@ -22,6 +22,12 @@ def test_links_between_pages_lead_somewhere(page: Path) -> None:
             assert (page.parent / target).exists(), f"{page.name} links to {target}"
 
 
+def test_every_page_is_found_from_the_readme() -> None:
+    linked = re.findall(r"\]\(([^)#]+)", (ROOT / "README.md").read_text())
+
+    assert {str(page.relative_to(ROOT)) for page in PAGES} - {"README.md"} <= set(linked)
+
+
 def test_the_readme_shows_the_founding_example_as_it_runs() -> None:
     readme = (ROOT / "README.md").read_text()
     orders = ROOT / "examples" / "orders"

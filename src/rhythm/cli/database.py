@@ -18,7 +18,8 @@ if TYPE_CHECKING:
 
 Force = Annotated[bool, typer.Option("--force", help="Even while other processes use it.")]
 
-database = typer.Typer(name="db", help="The embedded database of this project.", no_args_is_help=True)
+_HELP = "The embedded database of this project.\n\nExample: rhythm db psql"
+database = typer.Typer(name="db", help=_HELP, no_args_is_help=True)
 
 
 def migrate(
