@@ -13,9 +13,9 @@ import pytest
 from tests.support.commands import Rhythm
 
 COMMANDS = [
-    "init", "dev", "worker", "start", "wait", "show", "logs", "list", "signal", "cancel", "retry", "queues", "workers", "check",
-    "publish", "eval", "migrate", "config", "bench", "db", "db start", "db stop", "db url", "db psql", "db reset",
-    "queues pause", "queues resume", "queues limit",
+    "init", "dev", "worker", "start", "wait", "show", "logs", "list", "signal", "cancel", "retry", "queues",
+    "workers", "check", "publish", "eval", "migrate", "config", "bench", "db", "db start", "db stop",
+    "db url", "db psql", "db reset", "queues pause", "queues resume", "queues limit",
 ]  # fmt: skip
 README = Path(__file__).parents[2] / "README.md"
 ID = "0192f0c1-7e3a-7c55-9a55-2f8c54e0a1b2"
