@@ -275,11 +275,11 @@ def from_bytes(data: bytes) -> Program:
         raise IRError("the IR is too large")
     try:
         program = json.loads(data)
+        # The JSON decoder joins escaped surrogate pairs; the IR keeps code units.
+        if _ASTRAL.search(data):
+            program = _split_surrogates(program)
     except (ValueError, RecursionError) as error:
         raise IRError(f"not JSON: {type(error).__name__}") from None
-    # The JSON decoder joins escaped surrogate pairs; the IR keeps code units.
-    if _ASTRAL.search(data):
-        program = _split_surrogates(program)
     validate(program)
     return program  # type: ignore[no-any-return]  # json.loads returns Any; validate has checked the shape
 

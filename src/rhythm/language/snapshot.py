@@ -24,6 +24,8 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
+import re
 from collections.abc import Callable
 from types import FunctionType
 from typing import Any, Final
@@ -70,6 +72,8 @@ VERSION: Final = 1  #: Bump it when FORMAT changes in any way, and keep reading 
 INLINE_DEPTH_MAX: Final = 40  #: Containers inside containers that are written in place; deeper ones get entries.
 BYTES_MAX: Final = SNAPSHOT_BYTES_MAX  #: Largest snapshot that is read.
 
+NUMBER_MAX: Final = 2**31 - 1  #: Largest number of an operation; the database's integers end there.
+
 UNDEFINED_MARK: Final = -1
 TDZ_MARK: Final = -2
 
@@ -113,6 +117,8 @@ _VALUE_TAGS: Final = frozenset(
 _REACTION_TAGS: Final = frozenset({FRAME, THEN, ADOPT, ELEMENT})
 _ATOMS: Final = frozenset({str, float, bool, type(None)})
 _COMBINATORS: Final = frozenset({"all", "allSettled", "any", "race"})
+
+_UUID: Final = re.compile(r"[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}", re.ASCII)
 
 _encode = msgspec.msgpack.Encoder().encode
 _decode = msgspec.msgpack.Decoder().decode
@@ -484,6 +490,7 @@ class _Reader:
                 _check(record.done or record.kind == "race" or item.index < len(record.values), "an index")
         realm = self.realm
         realm.next_number = _typed(number, int, "the next number")
+        _check(0 < number <= NUMBER_MAX, "the next number")
         realm.cancelled = _typed(cancelled, bool, "the cancel flag")
         realm.ctx = self.value(ctx)
         realm.unread = [(self.text(name), _typed(payload, bytes, "a signal's payload")) for name, payload in unread]
@@ -554,8 +561,10 @@ class _Reader:
         promise = self.of(place, PROMISE)
         operation = HostOperation(number, kind, self.text(name), promise)
         operation.child_id = _typed(child_id, str, "a child's id")
+        _check(_UUID.fullmatch(child_id) if kind in ("task", "child") else not child_id, "a child's id")
         operation.since_ms = _typed(since, float, "a time")
         operation.due_at_ms = None if due is None else _typed(due, float, "a time")
+        _check(math.isfinite(since) and (due is None or math.isfinite(due)), "a time")
         operation.on_cancel = _typed(on_cancel, str, "a cancel rule")
         operation.can_cancel = _typed(can_cancel, bool, "a cancel rule")
         operation.asked = _typed(asked, bool, "a cancel rule")
