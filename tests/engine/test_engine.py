@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -206,6 +207,30 @@ def test_a_failure_reaches_catch_with_its_fields() -> None:
     activation = driver.deliver(driver.delivery("failed", 1, error))
 
     assert [True, "CardDeclined", "no", "charge", "failed", {"code": 5}, 3, 36, "402"] == result_of(activation)
+
+
+def test_a_repeated_turn_reads_clock_and_randomness_anew_and_keeps_what_was_read_before() -> None:
+    """A worker that dies inside a turn: the next one begins from the same snapshot."""
+    driver = Driver(
+        body("""
+            const read = () => [Date.now(), +new Date(), Math.random()]
+            const before = read()
+            await task('a')
+            const after = read(), sent = task('b', { at: Date.now(), dice: Math.random() })
+            return [before, after, read(), await sent]
+        """)
+    )
+    driver.start()
+    snapshot, delivery = driver.snapshot, driver.delivery("completed", 1)
+    first = driver.deliver(delivery)
+    driver.snapshot = snapshot
+    driver.environment = replace(driver.environment, now_ms=lambda: NOW_MS + 1234.9, random=lambda: 0.25)
+    second = driver.deliver(delivery)
+
+    inputs = [json.loads(activation.children[0].inputs) for activation in (first, second)]
+    assert [{"at": NOW_MS, "dice": 0.5}, {"at": NOW_MS + 1234, "dice": 0.25}] == inputs
+    old, new = [NOW_MS, NOW_MS, 0.5], [NOW_MS + 1234, NOW_MS + 1234, 0.25]
+    assert [old, new, new, "b"] == result_of(driver.completed(2, "b"))
 
 
 # Wake groups --------------------------------------------------------------------------------------

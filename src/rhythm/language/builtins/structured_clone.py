@@ -5,10 +5,11 @@ from __future__ import annotations
 from types import FunctionType
 from typing import NoReturn
 
-from rhythm.language.operators import describe, to_string
+from rhythm.language.operators import describe, is_object, to_string
 from rhythm.language.values_map import JSMap, JSSet
 from rhythm.language.values_types import (
     HOLES,
+    UNDEFINED,
     Builtin,
     EmptySlots,
     JSDate,
@@ -89,6 +90,8 @@ def _clone_error(error: JSError, seen: dict[int, Value]) -> JSError:
 def _structured_clone(*arguments: Value) -> Value:
     if not arguments:
         throw_type_error("The value argument must be specified")
+    if len(arguments) > 1 and not (is_object(arguments[1]) or arguments[1] is None or arguments[1] is UNDEFINED):
+        throw_type_error("The options argument must be either an object or undefined")
     return _clone(arguments[0], {})
 
 
