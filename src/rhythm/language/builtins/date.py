@@ -31,6 +31,15 @@ _ISO: Final = re.compile(
 _DAYS: Final = ("Sun", "Mon", "Tue", "Wed", "Thu", "Fri", "Sat")
 _MONTHS: Final = ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec")
 
+_YEAR: Final = r"(?P<year>[1-9]\d{3}|0[1-9]\d\d)"  #: V8 takes the years to 99 for later ones.
+_CLOCK: Final = r"(?P<hour>[01]\d|2[0-3]):(?P<minute>[0-5]\d):(?P<second>[0-5]\d)"
+_MONTH: Final = f"(?P<month>{'|'.join(_MONTHS)})"
+_WEEKDAY: Final = f"(?:{'|'.join(_DAYS)})"
+_OWN: Final = re.compile(
+    rf"{_WEEKDAY} {_MONTH} (?P<day>\d\d) {_YEAR}(?: {_CLOCK} GMT\+0000 \(Coordinated Universal Time\))?", re.ASCII
+)
+_OWN_UTC: Final = re.compile(rf"{_WEEKDAY}, (?P<day>\d\d) {_MONTH} {_YEAR} {_CLOCK} GMT", re.ASCII)
+
 
 # Text ---------------------------------------------------------------------------------------------
 
@@ -72,9 +81,15 @@ def _to_json(date: JSDate, *_: Value) -> Value:
 
 
 def parse_date(text: str) -> float:
-    """Milliseconds of an ISO date text; NaN for one with impossible parts; UnsupportedError for other texts."""
+    """Milliseconds of an ISO date text, or of what a Date itself writes; NaN for one with impossible parts.
+
+    UnsupportedError for other texts.
+    """
     match = _ISO.fullmatch(text)
     if match is None or match["year"] == "-000000":
+        own = _parse_own(text)
+        if own is not None:
+            return own
         if text in ("", "Invalid Date") or not any(character.isdigit() for character in text):
             return _NAN
         raise UnsupportedError(f"the date text {text[:40]!r} is not in ISO form; write it like 2026-01-31T10:00:00Z")
@@ -93,6 +108,16 @@ def parse_date(text: str) -> float:
             return _NAN
         time -= (offset if zone[0] == "+" else -offset) * 60_000.0
     return time_clip(make_date(make_day(float(match["year"]), month - 1.0, float(day)), time))
+
+
+def _parse_own(text: str) -> float | None:
+    """Milliseconds of a text of toString, toUTCString or toDateString, with a year of four digits; None for others."""
+    match = _OWN.fullmatch(text) or _OWN_UTC.fullmatch(text)
+    if match is None or not 1 <= int(match["day"]) <= 31:
+        return None
+    day = make_day(float(match["year"]), float(_MONTHS.index(match["month"])), float(match["day"]))
+    hour, minute, second = (float(match[name] or 0) for name in ("hour", "minute", "second"))
+    return make_date(day, make_time(hour, minute, second, 0.0))
 
 
 # Getters and setters ------------------------------------------------------------------------------
