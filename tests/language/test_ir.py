@@ -247,7 +247,7 @@ HOSTILE: dict[str, tuple[Callable[[Program], Any], str]] = {
         body_of_workflow(["expr", nest(["null"], 50_000), 1]),
         "expressions are nested too deeply",
     ),
-    "deep statements": (body_of_workflow(*nest_statements(300)), "statements are nested too deeply"),
+    "deep statements": (body_of_workflow(*nest_statements(ir.STATEMENT_DEPTH_MAX)), "statements are nested too deeply"),
     "very deep statements": (body_of_workflow(*nest_statements(50_000)), "statements are nested too deeply"),
 }
 

@@ -271,11 +271,20 @@ DEEP = {
     "or with awaits": "return " + " || ".join("await w(0)" if n % 50 == 0 else "!n" for n in range(1000)),
     "members": "return o" + ".o" * 3000 + ".a",
     "methods": "return [3, 1]" + ".map((x) => x + 1)" * 300,
-    "optional members": "return o" + "?.o" * 200 + "?.a",
+    "optional members": "return o" + "?.o" * 240 + "?.a",
     "optional members with awaits": "return o" + "?.o?.[await w('o')]" * 50 + "?.a",
     "parentheses": "return " + "(n + " * 240 + "1" + ")" * 240,
     "not": "return " + "!" * 400 + "n",
     "conditions": "return " + "".join(f"n === {n + 2} ? {n} : " for n in range(240)) + "'x'",
+    "conditions in blocks": "try { for (const x of [1]) { " * 20
+    + "n = "
+    + "n === 0 ? 1 : " * 200
+    + "await w(7)"
+    + " } } finally { await w(n) }" * 20
+    + "; return n",
+    "many elements": "return [" + ", ".join(["n"] * 5000) + ", await w(1)].length",
+    "many properties": "return Object.keys({" + ", ".join(f"k{n}: n" for n in range(3000)) + ", z: await w(1)}).length",
+    "many arguments": "return ((...all) => all.length)(" + ", ".join(["n"] * 3000) + ", await w(1))",
     "arrays": "return JSON.stringify(" + "[" * 200 + "n" + "]" * 200 + ").length",
     "objects": "return JSON.stringify(" + '{"a":' * 200 + "n" + "}" * 200 + ").length",
     "templates": "return " + "`a${" * 120 + "n" + "}`" * 120,

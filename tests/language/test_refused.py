@@ -90,6 +90,8 @@ DEEP = {
     "signs": nested("- ", "1", "", EXPRESSION_NESTING_MAX + 1),
     "powers": nested("2 ** ", "1", "", EXPRESSION_NESTING_MAX + 1),
     "conditions": nested("1 ? 2 : ", "1", "", EXPRESSION_NESTING_MAX + 1),
+    "half as many conditions": nested("1 ? 2 : ", "1", "", EXPRESSION_NESTING_MAX // 2 + 1),
+    "optional chains": nested("", "({})", "?.a", EXPRESSION_NESTING_MAX // 2 + 1),
     "arrows": nested("() => ", "1", "", EXPRESSION_NESTING_MAX + 1),
     "templates": nested("`${", "1", "}`", EXPRESSION_NESTING_MAX + 1),
     "patterns": f"workflow() {{ let {'[' * 600}a{']' * 600} = 1 }}",

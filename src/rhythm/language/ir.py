@@ -80,11 +80,15 @@ import re
 from collections.abc import Callable
 from typing import Any, Final, NoReturn
 
+from rhythm.language.recursion import recursion_room
+
 VERSION: Final = 1  #: `v` of every program written by this code. Bump it when FORMAT changes in any way.
 
 # Limits.
 EXPRESSION_DEPTH_MAX: Final = 60  #: Nesting of expression nodes; the lowering spills deeper ones to temporaries.
-STATEMENT_DEPTH_MAX: Final = 300  #: Nesting of statement lists (64 source blocks, some of which lower to several).
+#: Nesting of statement lists: 64 source blocks, some of which lower to several, and 250 conditions.
+STATEMENT_DEPTH_MAX: Final = 500
+JSON_DEPTH_MAX: Final = 4_000  #: Nesting of lists in the bytes.
 FUNCTIONS_MAX: Final = 20_000
 SLOTS_MAX: Final = 100_000  #: Per function.
 NODES_MAX: Final = 2_000_000  #: Statements and expressions per program.
@@ -264,22 +268,23 @@ def _creator(program: Program, function_id: int) -> int:
 
 def to_bytes(program: Program) -> bytes:
     """Canonical bytes of a program: ASCII JSON, sorted keys, no white space."""
-    return json.dumps(program, sort_keys=True, separators=(",", ":"), ensure_ascii=True, allow_nan=False).encode(
-        "ascii"
-    )
+    with recursion_room(JSON_DEPTH_MAX):
+        text = json.dumps(program, sort_keys=True, separators=(",", ":"), ensure_ascii=True, allow_nan=False)
+    return text.encode("ascii")
 
 
 def from_bytes(data: bytes) -> Program:
     """The validated program in these bytes. Raises IRError for anything else."""
     if len(data) > BYTES_MAX:
         raise IRError("the IR is too large")
-    try:
-        program = json.loads(data)
-        # The JSON decoder joins escaped surrogate pairs; the IR keeps code units.
-        if _ASTRAL.search(data):
-            program = _split_surrogates(program)
-    except (ValueError, RecursionError) as error:
-        raise IRError(f"not JSON: {type(error).__name__}") from None
+    with recursion_room(JSON_DEPTH_MAX):
+        try:
+            program = json.loads(data)
+            # The JSON decoder joins escaped surrogate pairs; the IR keeps code units.
+            if _ASTRAL.search(data):
+                program = _split_surrogates(program)
+        except (ValueError, RecursionError) as error:
+            raise IRError(f"not JSON: {type(error).__name__}") from None
     validate(program)
     return program  # type: ignore[no-any-return]  # json.loads returns Any; validate has checked the shape
 

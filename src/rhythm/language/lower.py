@@ -23,7 +23,8 @@ from rhythm.language.diagnostics import LineMap
 from rhythm.language.ir import VERSION, Function, Program
 from rhythm.language.liveness import analyse
 from rhythm.language.lower_statements import StatementLowering
-from rhythm.language.nodes import FunctionInfo, recursion_room
+from rhythm.language.nodes import FunctionInfo
+from rhythm.language.recursion import recursion_room
 from rhythm.language.resolver import Resolution
 
 

@@ -266,16 +266,20 @@ class ExpressionLowering:
         depth, needs = self.measure(node)
         return needs or depth > DEPTH_KEPT
 
+    def last_needing(self, parts: Sequence[nodes.Node]) -> int:
+        """Index of the last part that needs statements; -1 when none does."""
+        return max((index for index, part in enumerate(parts) if self.needs_statements(part)), default=-1)
+
     def is_deep(self, node: nodes.Node) -> bool:
         return self.measure(node)[0] > DEPTH_KEPT
 
     def operands(self, *operands: nodes.Node, within: nodes.Node) -> list[Node]:
         """Operands in order, earlier ones spilled where a later one needs statements."""
         values: list[Node] = []
-        deep = self.is_deep(within)
+        deep, last = self.is_deep(within), self.last_needing(operands)
         for index, operand in enumerate(operands):
             value = self.expression(operand)
-            if deep or any(self.needs_statements(later) for later in operands[index + 1 :]):
+            if deep or index < last:
                 value = self.spill(value, operand)
             values.append(value)
         return values
@@ -341,14 +345,14 @@ class ExpressionLowering:
 
     def template(self, node: nodes.TemplateLiteral) -> Node:
         parts: list[Any] = []
-        deep = self.is_deep(node)
+        deep, last = self.is_deep(node), self.last_needing(node.expressions)
         for index, quasi in enumerate(node.quasis):
             if quasi:
                 parts.append(quasi)
             if index < len(node.expressions):
                 inner = node.expressions[index]
                 value = self.expression(inner)
-                if deep or any(self.needs_statements(later) for later in node.expressions[index + 1 :]):
+                if deep or index < last:
                     value = self.spill(["unary", "string", value], node)
                 parts.append(value)
         return ["template", parts]
@@ -357,11 +361,11 @@ class ExpressionLowering:
         """Elements of an array literal or arguments of a call."""
         values: list[Node] = []
         spreads = sum(isinstance(argument, nodes.SpreadElement) for argument in arguments)
-        deep = self.is_deep(within)
+        deep, last = self.is_deep(within), self.last_needing(arguments)
         for index, argument in enumerate(arguments):
             inner = argument.argument if isinstance(argument, nodes.SpreadElement) else argument
             value = self.expression(inner)
-            spill = deep or any(self.needs_statements(later) for later in arguments[index + 1 :])
+            spill = deep or index < last
             if isinstance(argument, nodes.SpreadElement):
                 if isinstance(within, nodes.ArrayExpression):
                     text: str | None = text_of_iterable(inner)
@@ -380,9 +384,9 @@ class ExpressionLowering:
 
     def object(self, node: nodes.ObjectExpression) -> Node:
         entries: list[Node] = []
-        deep = self.is_deep(node)
+        deep, last = self.is_deep(node), self.last_needing(node.properties)
         for index, item in enumerate(node.properties):
-            spill = deep or any(self.needs_statements(later) for later in node.properties[index + 1 :])
+            spill = deep or index < last
             if isinstance(item, nodes.SpreadElement):
                 entries.append(["spread", self.expression(item.argument)])
                 if spill:  # what is spread is copied now

@@ -24,8 +24,9 @@ from rhythm.language import nodes
 from rhythm.language.diagnostics import Diagnostic, Report, closest
 from rhythm.language.guesses import TYPESCRIPT, TYPESCRIPT_STATEMENTS
 from rhythm.language.lexer import tokenize
-from rhythm.language.nodes import STATEMENT_NESTING_MAX, recursion_room
+from rhythm.language.nodes import STATEMENT_NESTING_MAX
 from rhythm.language.parser_expressions import ExpressionParser, ParseError
+from rhythm.language.recursion import recursion_room
 from rhythm.language.tokens import BAD, END, NAME, PUNCTUATOR, Token
 
 if TYPE_CHECKING:

@@ -296,9 +296,11 @@ class ExpressionParser:
         if not self.at_punctuator("?"):
             return test
         self.advance()
+        self.expression_depth += 1  # counts twice: each becomes a statement when it is lowered
         consequent = self.assignment()
         self.expect(":")
         alternate = self.assignment(no_in=no_in)
+        self.expression_depth -= 1
         return nodes.ConditionalExpression(test.start, alternate.end, test, consequent, alternate)
 
     def binary(self, minimum: int, no_in: bool) -> nodes.Expression:
@@ -417,7 +419,7 @@ class ExpressionParser:
         return self.chain(self.primary(), token.start)
 
     def chain(self, expression: nodes.Expression, start: int) -> nodes.Expression:
-        optional = False
+        optional = 0
         while True:
             token = self.token
             if token.kind == PUNCTUATOR:
@@ -428,7 +430,10 @@ class ExpressionParser:
                     expression = nodes.MemberExpression(start, name.end, expression, name, False)
                     continue
                 if value == "?.":
-                    optional = True
+                    optional += 2  # counts twice, as a condition does
+                    self.expression_depth += 2
+                    if self.expression_depth > EXPRESSION_NESTING_MAX:
+                        raise self.fail("F110", f"a chain has at most {EXPRESSION_NESTING_MAX // 2} links with `?.`")
                     self.advance()
                     expression = self.optional_link(expression, start)
                     continue
@@ -449,6 +454,7 @@ class ExpressionParser:
                     "F208", "tagged templates are not supported", hint="call a function with an ordinary template"
                 )
             break
+        self.expression_depth -= optional
         if optional:
             return nodes.ChainExpression(start, expression.end, expression)
         return expression

@@ -22,8 +22,9 @@ from typing import Final
 from rhythm.language import names, nodes
 from rhythm.language.checks import Checks
 from rhythm.language.diagnostics import Report, closest
-from rhythm.language.nodes import Binding, BindingKind, FunctionInfo, Scope, ScopeKind, recursion_room
+from rhythm.language.nodes import Binding, BindingKind, FunctionInfo, Scope, ScopeKind
 from rhythm.language.parser_expressions import ASYNC_MISSING, AWAIT_ELSEWHERE
+from rhythm.language.recursion import recursion_room
 
 WORKFLOW_PARAMETERS_MAX: Final = 2
 _SUGGESTIONS_MAX: Final = 20  #: names of one file that are compared with others
