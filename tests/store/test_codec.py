@@ -9,7 +9,7 @@ import pytest
 
 from rhythm.errors import SnapshotError
 from rhythm.model import SNAPSHOT_BYTES_MAX
-from rhythm.store.codec import COMPRESSED_FROM, ZLIB_CODEC, pack_snapshot, unpack_snapshot
+from rhythm.store.codec import CHECKED_CODEC, COMPRESSED_FROM, ZLIB_CODEC, pack_snapshot, unpack_snapshot
 
 TEXT = b"\x99" + b'{"sku": "tea", "n": 1}' * 10_000
 NOISE = b"\x99" + random.Random(1).randbytes(20_000)
@@ -19,12 +19,12 @@ NOISE = b"\x99" + random.Random(1).randbytes(20_000)
 def test_what_is_packed_is_unpacked(size: int) -> None:
     stored = pack_snapshot(TEXT[:size])
 
-    assert TEXT[:size] == unpack_snapshot(stored)
-    assert (size >= COMPRESSED_FROM) == stored.startswith(ZLIB_CODEC)
+    assert TEXT[:size] == unpack_snapshot(stored) == unpack_snapshot(TEXT[:size])  # as earlier releases stored it
+    assert (ZLIB_CODEC if size >= COMPRESSED_FROM else CHECKED_CODEC) == stored[:1]
 
 
-def test_what_does_not_shrink_stays_as_it_is() -> None:
-    assert NOISE == pack_snapshot(NOISE) == unpack_snapshot(NOISE)
+def test_what_does_not_shrink_is_not_compressed() -> None:
+    assert NOISE == pack_snapshot(NOISE)[5:] == unpack_snapshot(pack_snapshot(NOISE))
 
 
 def test_a_large_snapshot_fits_beside_its_columns() -> None:
@@ -32,14 +32,15 @@ def test_a_large_snapshot_fits_beside_its_columns() -> None:
     assert len(pack_snapshot(TEXT[:16_000])) < 3_000
 
 
-@pytest.mark.parametrize("form", [b"", b"\x01{}", b"\x03later", b"\x7f"])
+@pytest.mark.parametrize("form", [b"", b"\x01{}", b"\x04later", b"\x7f"])
 def test_another_form_is_refused(form: bytes) -> None:
     with pytest.raises(SnapshotError, match="which this release cannot read"):
         unpack_snapshot(form)
 
 
-def test_damage_is_refused() -> None:
-    stored = pack_snapshot(TEXT)
+@pytest.mark.parametrize("snapshot", [TEXT, TEXT[:400]], ids=["compressed", "plain"])
+def test_damage_is_refused(snapshot: bytes) -> None:
+    stored = pack_snapshot(snapshot)
     rng = random.Random(2)
     damaged = [stored[:end] for end in range(1, len(stored), 97)] + [stored + b"x"]
     for _ in range(300):

@@ -74,7 +74,7 @@ async def test_a_stored_snapshot_that_is_not_sound_fails_its_execution_and_no_ot
     damage = {
         "over the limit of|more than the limit of": bomb,
         "damaged": ZLIB_CODEC + b"\x78\x9c?",
-        "in form 03": b"\x03",
+        "in form 04": b"\x04",
     }
     async with rhythm.connect(bench.store.url) as client:
         await client.publish(tmp_path)

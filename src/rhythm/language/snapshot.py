@@ -579,6 +579,8 @@ def _fill_cell(reader: _Reader, cell: list[Value], entry: list[Any]) -> None:
 
 def _fill_frame(reader: _Reader, frame: Frame, entry: list[Any]) -> None:
     _, function_id, await_id, slots, cells, promise = entry
+    _typed(function_id, int, "a function id")
+    _typed(await_id, int, "an await id")
     layout = layout_of(reader.program, function_id, await_id)
     function = reader.program.ir["functions"][function_id]
     _check(function["kind"] == "async" and len(slots) == len(layout), "a frame does not fit its function")

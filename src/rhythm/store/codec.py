@@ -2,9 +2,14 @@
 
 Payloads carry one codec byte in the database: 1 is ASCII JSON. Nobody above the store sees it.
 
-Snapshots are stored as they are (msgpack of a list: their first byte is 0x90 or more), or compressed: the byte 2, then
-zlib. Compressing and expanding takes time, so the worker does it on its activation thread, and the store hands through
-what is stored. Both forms can be read for ever.
+Snapshots have a byte in front as well, and a sum over their bytes that tells when a stored one was damaged:
+
+    2 zlib                          its own sum is Adler-32
+    3 CRC-32 (4 bytes) msgpack
+    msgpack                         as earlier releases wrote it: it begins with 0x90 or more
+
+Compressing and expanding takes time, so the worker does it on its activation thread, and the store hands through what
+is stored. All forms can be read for ever.
 
 What it costs, and where it pays (zlib level 1, minimum of many runs, 2026-11; Postgres: one update of the row, from and
 to rows of random bytes, toast_tuple_target 4080; an order with items, texts of a chat, random UUIDs):
@@ -32,7 +37,8 @@ from rhythm.errors import InvalidInput, SchemaMismatch, SnapshotError
 from rhythm.model import SNAPSHOT_BYTES_MAX
 
 JSON_CODEC = b"\x01"
-ZLIB_CODEC = b"\x02"  #: of snapshots
+ZLIB_CODEC = b"\x02"  #: of snapshots, as the next
+CHECKED_CODEC = b"\x03"
 COMPRESSED_FROM = 3_500  #: bytes of the smallest snapshot that is compressed
 COMPRESSED_SHARE_MAX = 0.75  #: of its size; a snapshot that does not shrink so far stays as it is
 _PLAIN_FROM = 0x90  # first byte of a msgpack list
@@ -52,10 +58,11 @@ def unpack(stored: bytes) -> bytes:
 
 def pack_snapshot(snapshot: bytes) -> bytes:
     """The snapshot as it is stored: compressed where that pays."""
-    if len(snapshot) < COMPRESSED_FROM:
-        return snapshot
-    compressed = zlib.compress(snapshot, 1)
-    return ZLIB_CODEC + compressed if len(compressed) < len(snapshot) * COMPRESSED_SHARE_MAX else snapshot
+    if len(snapshot) >= COMPRESSED_FROM:
+        compressed = zlib.compress(snapshot, 1)
+        if len(compressed) < len(snapshot) * COMPRESSED_SHARE_MAX:
+            return ZLIB_CODEC + compressed
+    return CHECKED_CODEC + zlib.crc32(snapshot).to_bytes(4) + snapshot
 
 
 def unpack_snapshot(stored: bytes) -> bytes:
@@ -63,15 +70,23 @@ def unpack_snapshot(stored: bytes) -> bytes:
 
     Raises SnapshotError for what is damaged, expands beyond SNAPSHOT_BYTES_MAX, or is of a form of a later release.
     """
-    if stored[:1] != ZLIB_CODEC:
-        if stored and stored[0] >= _PLAIN_FROM:
-            return stored
-        raise SnapshotError(
-            f"the snapshot is stored in form {stored[:1].hex() or 'none'}, which this release cannot read"
-        )
+    codec = stored[:1]
+    if codec == CHECKED_CODEC:
+        snapshot = stored[5:]
+        if not snapshot or zlib.crc32(snapshot) != int.from_bytes(stored[1:5]):
+            raise SnapshotError("the snapshot is damaged: its sum is not that of its bytes")
+        return snapshot
+    if codec == ZLIB_CODEC:
+        return _expanded(memoryview(stored)[1:])
+    if stored and stored[0] >= _PLAIN_FROM:
+        return stored
+    raise SnapshotError(f"the snapshot is stored in form {codec.hex() or 'none'}, which this release cannot read")
+
+
+def _expanded(data: memoryview) -> bytes:
     expander = zlib.decompressobj()
     try:
-        snapshot = expander.decompress(memoryview(stored)[1:], SNAPSHOT_BYTES_MAX + 1)
+        snapshot = expander.decompress(data, SNAPSHOT_BYTES_MAX + 1)
     except zlib.error:
         raise SnapshotError("the snapshot is damaged: it cannot be expanded") from None
     if len(snapshot) > SNAPSHOT_BYTES_MAX:
