@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import logging
 import re
 from typing import Any
 
 import pytest
 
 import rhythm
+from rhythm.cli.logs import TextFormatter
 from tests.worker.conftest import Shop
 
 TASKS = """
@@ -125,3 +127,14 @@ async def test_an_error_of_any_length_is_one_short_line(speaking: Shop) -> None:
 
     assert "status=failed" in line
     assert len(line) < 2_000
+
+
+def test_no_text_passes_for_a_line_of_the_worker_or_commands_a_terminal() -> None:
+    record = logging.LogRecord(
+        "rhythm.workflow.w", logging.INFO, "", 0, "%s", ("a\n2026 INFO x\x1b[2J\u202e\ud800",), None
+    )
+    record.execution_id = "7"
+
+    text = TextFormatter().format(record)
+
+    assert text.endswith("execution_id=7 a\n    2026 INFO x\\x1b[2J\\u202e\\ud800")

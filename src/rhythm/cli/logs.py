@@ -39,7 +39,11 @@ class AttemptFilter(logging.Filter):
 
 
 class TextFormatter(logging.Formatter):
-    """Lines for people and grep: time, level, logger, then key=value and the message."""
+    """Lines for people and grep: time, level, logger, then key=value and the message.
+
+    Control characters are written as escapes, and lines that go on are indented: what a workflow or an error says can
+    neither command a terminal nor pass for a line of the worker's.
+    """
 
     def __init__(self) -> None:
         super().__init__("%(asctime)s %(levelname)s %(name)s %(message)s")
@@ -49,6 +53,11 @@ class TextFormatter(logging.Formatter):
             keys = " ".join(f"{name}={getattr(record, name)}" for name in _FIELDS if hasattr(record, name))
             record.message = f"{keys} {record.message}"
         return super().formatMessage(record)
+
+    def format(self, record: logging.LogRecord) -> str:
+        from rhythm.cli.output import visible
+
+        return visible(super().format(record), lines=True).replace("\n", "\n    ")
 
 
 class JsonFormatter(logging.Formatter):

@@ -178,7 +178,7 @@ def show_diagnostics(diagnostics: Iterable[DiagnosticLike], sources: Mapping[str
         if as_json:
             json_line(diagnostic_json(diagnostic))
         elif diagnostic.severity != "unchecked":
-            line(diagnostic_text(diagnostic, sources.get(diagnostic.file)))
+            line(visible(diagnostic_text(diagnostic, sources.get(diagnostic.file)), lines=True))
     return failed
 
 
