@@ -640,8 +640,10 @@ class _Run:
         awaiting: list[dict[str, Any]] = []
         first: tuple[str, int] | None = None
         more: list[int] = []
+        left_out: set[str] = set()
         for operation in self.realm.operations.values():
             if len(awaiting) == STANDING_ITEMS_MAX:
+                left_out.add(operation.kind)
                 if self.stops(operation):
                     more.append(operation.number)
                 continue
@@ -661,8 +663,8 @@ class _Run:
             if self.stops(operation):
                 entry["stops"] = True
             awaiting.append(entry)
-        if more:
-            awaiting.append({"kind": "more", "stops": number_ranges(more)})
+        if left_out:  # the database asks whether a signal is among them
+            awaiting.append({"kind": "more", "stops": number_ranges(more), "kinds": sorted(left_out)})
         data = payloads.to_text(awaiting).encode("ascii")
         return Standing(first[1] if first else None, (first[0] or None) if first else None, data)
 

@@ -325,7 +325,8 @@ class Standing(msgspec.Struct, frozen=True, gc=False):
     line: int | None = None
     function: str | None = None
     #: JSON list of {"operation", "kind", "name", "line", "column", "since", "due"}; "stops" marks tasks and children
-    #: that a forced cancel asks to stop. If there are too many, a last entry of kind "more" has the others' ranges.
+    #: that a forced cancel asks to stop. If there are too many, a last entry of kind "more" has the "kinds" of the
+    #: others, and as "stops" the ranges of those marked so.
     awaiting: bytes = b"[]"
 
 

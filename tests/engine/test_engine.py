@@ -1067,4 +1067,12 @@ def test_what_is_not_listed_is_stopped_as_well() -> None:
     awaiting = json.loads(driver.start().standing.awaiting)
 
     assert 201 == len(awaiting)
-    assert {"kind": "more", "stops": [[201, 302]]} == awaiting[-1]
+    assert {"kind": "more", "stops": [[201, 302]], "kinds": ["task"]} == awaiting[-1]
+
+
+def test_a_signal_that_is_not_listed_is_known_to_be_waited_for() -> None:
+    text = "const all = Array.from({ length: 250 }, () => task('a')); all.push(signal('go')); await Promise.all(all)"
+    awaiting = Driver(body(text)).start().standing.awaiting
+
+    assert b'"signal"' in awaiting  # so the invariants look for it
+    assert {"kind": "more", "stops": [[201, 251]], "kinds": ["signal", "task"]} == json.loads(awaiting)[-1]

@@ -12,9 +12,11 @@ from typing import Any
 import pytest
 
 import rhythm
+from rhythm.errors import DatabaseUnavailable
 from rhythm.store import Store
+from rhythm.store.connection import Backoff
 from rhythm.tasks import REGISTRY, Task
-from rhythm.worker import activations, runner
+from rhythm.worker import activations, incarnation, runner
 
 ERRORS: dict[str, type[BaseException]] = {
     "SystemExit": SystemExit,
@@ -169,3 +171,37 @@ async def test_a_worker_whose_thread_for_tasks_ends_begins_anew(
 
         assert await execution.result(timeout=20) == 8
         assert before != worker.incarnation
+
+
+async def test_a_definition_that_cannot_be_read_fails_its_execution_and_no_other(
+    rhythm_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(incarnation, "Backoff", lambda: Backoff(first_seconds=0.001))
+    (tmp_path / "one.flow").write_text("workflow(ctx, inputs) { return inputs.n }")
+    (tmp_path / "two.flow").write_text("workflow(ctx, inputs) { return inputs.n + 1 }")
+    async with rhythm.connect(rhythm_url) as client, running(rhythm_url):
+        await client.publish(tmp_path)
+        unread = failing(incarnation.FETCHES_MAX, ValueError("not what it was"), Store.definition)
+        monkeypatch.setattr(Store, "definition", unread)
+        first = await client.start("one", {"n": 1})
+        with pytest.raises(rhythm.ExecutionFailed, match="cannot be read: ValueError: not what it was") as failed:
+            await first.result(timeout=20)
+        second = await client.start("two", {"n": 1})
+
+        assert failed.value.name == "DefinitionUnreadable"
+        assert await second.result(timeout=20) == 2
+        await client.retry(first.id)  # it is read again
+        assert await first.result(timeout=20) == 1
+
+
+async def test_a_definition_is_read_however_often_that_fails_at_first(
+    rhythm_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(incarnation, "Backoff", lambda: Backoff(first_seconds=0.001, max_seconds=0.002))
+    away = failing(20, DatabaseUnavailable("away"), Store.definition)
+    monkeypatch.setattr(Store, "definition", failing(incarnation.FETCHES_MAX - 1, ValueError("odd"), away))
+    (tmp_path / "one.flow").write_text("workflow(ctx, inputs) { return inputs.n }")
+    async with rhythm.connect(rhythm_url) as client, running(rhythm_url):
+        await client.publish(tmp_path)
+
+        assert await (await client.start("one", {"n": 1})).result(timeout=20) == 1

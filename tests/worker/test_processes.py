@@ -8,6 +8,7 @@ import os
 import re
 import signal
 import sys
+import threading
 import time
 from collections.abc import Callable
 
@@ -16,6 +17,7 @@ import pytest
 import pytest_asyncio
 
 import rhythm
+from rhythm.worker import children
 from tests.support.processes import Process
 from tests.support.proxy import Proxy
 from tests.worker.conftest import Shop
@@ -321,3 +323,26 @@ def test_an_async_function_does_not_run_in_a_process() -> None:
 
         @rhythm.task(process=True)
         async def inner() -> None: ...
+
+
+def test_a_child_is_not_kept_idle_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(children, "IDLE_SECONDS_MAX", 0.3)
+    kept = children.Children(payload_bytes_max=1 << 20)
+    try:
+        first, second = kept.take(), kept.take()
+        pids = {child._process.pid for child in (first, second)}
+        kept.give_back(first)
+        assert first is kept.take()  # it is used again
+        kept.give_back(first)
+        kept.give_back(second)
+        deadline = time.monotonic() + 20
+        while kept._all:
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
+
+        assert not any(psutil.pid_exists(pid) for pid in pids)
+        assert kept.take() not in (first, second)
+    finally:
+        kept.close()
+        kept.join()
+    assert not [thread for thread in threading.enumerate() if isinstance(thread, threading.Timer)]

@@ -69,6 +69,7 @@ class Activations:
         self.limits = limits
         self.fail_point = fail_point
         self.definitions: dict[int, DefinitionInfo] = {}
+        self.unreadable: dict[int, str] = {}  #: why a definition could not be read
         self._jobs: queue.SimpleQueue[list[Job] | None] = queue.SimpleQueue()
         self._loop = asyncio.get_running_loop()
         self._heaps: OrderedDict[tuple[uuid.UUID, int], Live] = OrderedDict()
@@ -200,6 +201,8 @@ class Activations:
     ) -> Activation:
         try:
             definition = self.definitions.get(definition_id)
+            if definition is None and (why := self.unreadable.get(definition_id)) is not None:
+                return _broken("DefinitionUnreadable", f"workflow {name!r} cannot be read: {why}", deliveries)
             if definition is None:
                 return _broken("DefinitionMissing", f"the definition of workflow {name!r} is gone", deliveries)
             program = load_program(definition.ir, definition.hash)

@@ -1,8 +1,9 @@
 """Child processes for tasks that can be killed (``process=True``); what runs in them is ``child``.
 
-A child is started when a task needs one and none is idle, runs one task at a time, and is kept for the next; the
-caller sees to how many there are. It starts as a new interpreter and inherits nothing but its standard streams, so no
-connection of the worker is ever shared. Each call is made in a thread of the worker, which waits for the answer.
+A child is started when a task needs one and none is idle, runs one task at a time, and is kept for the next, but idle
+for no longer than IDLE_SECONDS_MAX; the caller sees to how many there are. It starts as a new interpreter and inherits
+nothing but its standard streams, so no connection of the worker is ever shared. Each call is made in a thread of the
+worker, which waits for the answer.
 
 ``Call.kill`` ends a call at once, by SIGKILL to the child and all that its task has started. A child that ends by
 itself in the middle of a task (a crash in C, ``os._exit``, the kernel out of memory) is a failure of that attempt,
@@ -35,6 +36,7 @@ from rhythm.worker.child import ANSWER, BEGUN, LOG, READY
 
 START_SECONDS: Final = 60.0  #: for a child to be ready, and for it to import the module of a task
 END_SECONDS: Final = 2.0  #: for a killed child to be gone
+IDLE_SECONDS_MAX: Final = 60.0  #: a child is kept without a task
 MESSAGE_BYTES_MAX: Final = 4 << 20  #: of all that is no output
 _BOOT: Final = (
     "import json, sys; sys.path[:] = json.loads(sys.argv[1]); "
@@ -60,7 +62,8 @@ class Children:
         self._payload_bytes_max = payload_bytes_max
         self._lock = threading.Lock()
         self._all: set[_Child] = set()
-        self._idle: list[_Child] = []
+        self._idle: list[_Child] = []  # the one that was used last is the last
+        self._reaping: threading.Timer | None = None
         self._closed = False
 
     def call(self, function: Callable[..., Any], inputs: bytes, job: Mapping[str, Any]) -> Call:
@@ -73,11 +76,15 @@ class Children:
         with self._lock:
             self._closed = True
             children = list(self._all)
+            if self._reaping is not None:
+                self._reaping.cancel()
         for child in children:
             child.kill()
 
     def join(self) -> None:
         """After ``close``: waits until they are gone."""
+        if self._reaping is not None:
+            self._reaping.join()
         for child in list(self._all):
             self._discard(child)
 
@@ -100,8 +107,29 @@ class Children:
 
     def give_back(self, child: _Child) -> None:
         """Keeps it for the next task."""
+        child.idle_since = time.monotonic()
         with self._lock:
             self._idle.append(child)
+            if self._reaping is None and not self._closed:
+                self._reap_after(IDLE_SECONDS_MAX)
+
+    def _reap_after(self, seconds: float) -> None:
+        self._reaping = threading.Timer(seconds, self._reap)
+        self._reaping.daemon = True
+        self._reaping.start()
+
+    def _reap(self) -> None:
+        """Ends the children that have been idle for too long, and looks again when the next one may have been."""
+        with self._lock:
+            before = time.monotonic() - IDLE_SECONDS_MAX
+            ended = [child for child in self._idle if child.idle_since <= before]
+            self._idle = self._idle[len(ended) :]
+            self._reaping = None
+            if self._idle and not self._closed:
+                self._reap_after(self._idle[0].idle_since - before + 0.01)
+        for child in ended:
+            child.kill()
+            self._discard(child)
 
     def ended(self, child: _Child, when: str) -> TaskProcessDied:
         """Takes a child out that is not to be used any more; what became of it."""
@@ -169,6 +197,7 @@ class _Child:
 
     def __init__(self, message_bytes_max: int) -> None:
         self._message_bytes_max = message_bytes_max
+        self.idle_since = 0.0
         self._lock = threading.Lock()
         ours, theirs = socket.socketpair()
         with ours, theirs:

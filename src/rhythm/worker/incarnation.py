@@ -32,7 +32,7 @@ from rhythm.config import Config
 from rhythm.engine import Limits
 from rhythm.errors import DatabaseUnavailable
 from rhythm.faults import FailPoint
-from rhythm.model import RegisterResult, TaskOutcome
+from rhythm.model import DefinitionInfo, RegisterResult, TaskOutcome
 from rhythm.store import Store
 from rhythm.store.connection import Backoff, mask_url
 from rhythm.store.transactions import Transactions
@@ -49,6 +49,7 @@ from rhythm.worker.signals import Signals
 from rhythm.worker.transactional import TRANSACTIONS_MAX, TransactionalTasks
 
 HEALTHY_SECONDS: Final = 2.0  #: how much later than planned things may happen in a healthy worker
+FETCHES_MAX: Final = 5  #: of one definition that fail for another reason than that the database is away
 LAST_EXCHANGE_SECONDS: Final = 4.0  #: for the last reports of an incarnation that ends
 logger = logging.getLogger("rhythm.worker")
 
@@ -273,22 +274,29 @@ class Incarnation(Work):
         fetching.add_done_callback(self._waiting_for_definition.discard)
 
     async def _fetch(self, missing: set[int], jobs: list[Job]) -> None:
-        backoff = Backoff()
         for definition_id in missing:
-            while True:
-                try:
-                    definition = await self._store.definition(definition_id)
-                except DatabaseUnavailable:
-                    await asyncio.sleep(backoff.next_seconds())
-                    continue
-                except Exception:
-                    logger.exception("definition=%d it cannot be fetched", definition_id)
-                    await asyncio.sleep(backoff.next_seconds())
-                    continue
-                if definition is not None:
-                    self._activations.definitions[definition_id] = definition
-                break
+            self._activations.unreadable.pop(definition_id, None)
+            definition = await self._fetch_one(definition_id)
+            if definition is not None:
+                self._activations.definitions[definition_id] = definition
         self._activations.submit(jobs)
+
+    async def _fetch_one(self, definition_id: int) -> DefinitionInfo | None:
+        """A definition; None when it is gone, or when FETCHES_MAX attempts failed though the database was there."""
+        backoff = Backoff()
+        failed = 0
+        while True:
+            try:
+                return await self._store.definition(definition_id)
+            except DatabaseUnavailable:
+                pass
+            except Exception as error:
+                failed += 1
+                logger.exception("definition=%d it cannot be fetched (%d of %d)", definition_id, failed, FETCHES_MAX)
+                if failed == FETCHES_MAX:
+                    self._activations.unreadable[definition_id] = f"{type(error).__name__}: {error}"
+                    return None
+            await asyncio.sleep(backoff.next_seconds())
 
     def _activated(self, reports: list[Report]) -> None:
         exchange = self._exchange
