@@ -4,8 +4,9 @@
 
 Prints what was done and the number of breaches; exit code 1 if there are any. What counts as one: an execution without
 an outcome or with a wrong one, a step that stands in the ledger twice or never, signals out of order, a timer that was
-early, a broken invariant, anything left behind by workers that ended in order. An execution may fail with type "lost"
-(its worker was killed three times while it ran); such ones are counted apart, with those that waited for them.
+early, a limit of a queue that was exceeded, a broken invariant, anything left behind by workers that ended in order. An
+execution may fail with type "lost" (its worker was killed three times while it ran); such ones are counted apart, with
+those that waited for them.
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ import asyncpg
 
 import rhythm
 from rhythm.errors import DatabaseUnavailable, ExecutionFinished
-from rhythm.model import OutcomeInfo, new_id
+from rhythm.model import OutcomeInfo, QueueLimits, new_id
 from rhythm.store.embedded import Cluster, choose_account
 from tests.support.processes import Process, Zygote
 from tests.support.servers import migrate
@@ -46,18 +47,20 @@ import rhythm
 
 _pools = {}
 
-async def write(key, order, step):
+async def execute(query, *arguments):
     loop = asyncio.get_running_loop()
     while True:
         try:
             if loop not in _pools:
                 _pools[loop] = asyncpg.create_pool(os.environ["SHOP_URL"], min_size=0, max_size=3)
-            await (await _pools[loop]).execute(
-                "insert into ledger (key, order_id, step) values ($1, $2, $3) on conflict (key) do nothing",
-                key, order, step)
+            await (await _pools[loop]).execute(query, *arguments)
             return
         except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError):
             await asyncio.sleep(0.1)
+
+async def write(key, order, step):
+    await execute(
+        "insert into ledger (key, order_id, step) values ($1, $2, $3) on conflict (key) do nothing", key, order, step)
 
 @rhythm.task
 async def book(context: rhythm.TaskContext, order: str, step: str) -> str:
@@ -74,6 +77,49 @@ async def flaky(context: rhythm.TaskContext, order: str, step: str) -> str:
 @rhythm.task
 def plain(i: int) -> int:
     return i * 2
+
+@rhythm.task(queue="narrow")
+async def narrow(context: rhythm.TaskContext, order: str, step: str) -> str:
+    await execute("insert into begins (id) values ($1)", context.execution_id)
+    await asyncio.sleep(random.uniform(0, 0.03))
+    await write(context.idempotency_key, order, step)
+    return step
+"""
+CONCURRENCY, RATE, KEY_CONCURRENCY = 6, 60, 2  #: of the queue "narrow": rate in a second
+#: Where attempts began on that queue, and who held a place when, all by the database's clock.
+WATCH = """
+create table begins (id uuid not null, at timestamptz not null default clock_timestamp());
+create table held (
+  id uuid not null, key text not null, since timestamptz not null, from_ timestamptz not null, till timestamptz);
+create index on held (id);
+create function note_place() returns trigger language plpgsql security definer as $$
+begin
+  if tg_op = 'INSERT' then
+    insert into public.held values (new.id, new.limit_key, new.since, clock_timestamp());
+  else
+    update public.held set till = clock_timestamp() where id = old.id and till is null;
+  end if;
+  return null;
+end $$;
+create trigger watch after insert or delete on rhythm.places for each row execute function note_place();
+"""
+#: What must be empty: more at a time than the limits, more within a second, begun without a place. A worker that was
+#: paused may go on for a moment with what was lost meanwhile.
+EXCEEDED = f"""
+with edges as (
+  select key, from_ as at, 1 as step from held union all select key, till, -1 from held where till is not null),
+counts as (
+  select e.at, sum(step) over (order by at, step rows unbounded preceding) as count,
+         sum(step) over (partition by key order by at, step rows unbounded preceding) as of_key from edges e),
+begun as (select h.since, lag(h.since, {RATE}) over (order by h.since) as before from held h)
+select 'at a time: ' || max(c.count) || ', of a key ' || max(c.of_key) from counts c
+  having max(c.count) > {CONCURRENCY} or max(c.of_key) > {KEY_CONCURRENCY}
+union all
+select 'within a second: more than {RATE} up to ' || b.since from begun b where b.since - b.before < interval '1 s'
+union all
+select b.id || ' began without a place at ' || b.at from begins b
+  where not exists (select from held h where h.id = b.id and b.at between h.from_ and coalesce(h.till, b.at))
+    and not exists (select from rhythm.outcomes o where o.id = b.id and o.lost > 0)
 """
 FLOWS = {
     "sequence": """
@@ -113,6 +159,12 @@ workflow(ctx, { order }) {
 workflow(ctx, { order }) {
   return [await task("flaky", { order, step: "first" }), await task("flaky", { order, step: "second" })]
 }""",
+    "limited": """
+workflow(ctx, { order }) {
+  const limitKey = "k" + order[order.length - 1]
+  const all = await Promise.all([0, 1, 2].map(i => task("narrow", { order, step: "narrow" + i }, { limitKey })))
+  return all.length
+}""",
     "cancelled": """
 workflow(ctx, { order }) {
   try {
@@ -133,6 +185,7 @@ OUTPUTS: dict[str, Any] = {
     "signals": [1, 2, 3],
     "children": [SEQUENCE, 5, 42],
     "retries": ["first", "second"],
+    "limited": 3,
 }
 #: Suffix of the order and step, for each entry in the ledger.
 LEDGER: dict[str, list[tuple[str, str]]] = {
@@ -142,6 +195,7 @@ LEDGER: dict[str, list[tuple[str, str]]] = {
     "signals": [("", "after")],
     "children": [("-a", step) for step in SEQUENCE] + [("-b", step) for step in FAN],
     "retries": [("", "first"), ("", "second")],
+    "limited": [("", f"narrow{i}") for i in range(3)],
 }
 
 
@@ -297,7 +351,9 @@ class Chaos:
                 self.check_one(flow, order, execution_id, outcome, entries)
         for invariant, breached_id, problem in await client.store.breaches():
             self.breaches.append(f"{invariant} {breached_id} {problem}")
-        for table in ("claims", "workers", "idle", "ready", "waits", "timers"):
+        self.breaches += [f"I8 {row[0]}" for row in await connection.fetch(EXCEEDED)]
+        self.done["starts on the queue with limits"] = await connection.fetchval("select count(*) from held")
+        for table in ("claims", "workers", "idle", "ready", "gated", "places", "waits", "timers"):
             if count := await connection.fetchval(f"select count(*) from rhythm.{table}"):
                 self.breaches.append(f"{count} rows of {table} are left")
         self.done["executions"] = await connection.fetchval("select count(*) from rhythm.executions")
@@ -370,8 +426,10 @@ async def prepare(url: str, folder: Path) -> None:
         (folder / "workflows" / f"{name}.flow").write_text(text)
     async with rhythm.connect(url) as client:
         await client.publish(folder / "workflows")
+        await client.store.limit_queue("narrow", QueueLimits(CONCURRENCY, (RATE, 1.0), KEY_CONCURRENCY))
     connection = await asyncpg.connect(url)
     await connection.execute("create table ledger (key text primary key, order_id text not null, step text not null)")
+    await connection.execute(WATCH)
     await connection.close()
 
 
