@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import json
 import uuid
 from collections import Counter
 from collections.abc import Sequence
@@ -14,6 +15,7 @@ import pytest
 from rhythm.errors import ExecutionFinished, ExecutionNotFound
 from rhythm.model import Claim, QueueLimits, TaskRegistration
 from rhythm.store import Store
+from rhythm.store.marshal import exchange_call
 from tests.store.bench import Bench, Worker, another_session, child, continuation, end, suspend, waiting_for_locks
 
 QUEUE = "narrow"
@@ -41,7 +43,8 @@ def ids(claims: Sequence[Claim]) -> list[uuid.UUID]:
 # --- concurrency -------------------------------------------------------------------------------------
 
 
-async def test_no_more_begin_than_the_limit_says_and_the_next_one_when_one_has_ended(bench: Bench) -> None:
+async def test_no_more_begin_than_the_limit_says_and_the_next_one_when_one_has_ended(any_bench: Bench) -> None:
+    bench = any_bench
     worker = await limited(bench, concurrency=2)
     started = await bench.start_many(5, queue=QUEUE)
     first = await worker.claim()
@@ -393,7 +396,8 @@ async def test_a_rate_counts_attempts_and_ends_do_not_matter(bench: Bench) -> No
     assert 60.0 == pytest.approx(result.next_pass_seconds)
 
 
-async def test_a_rate_of_a_key_holds_up_that_key_only(bench: Bench) -> None:
+async def test_a_rate_of_a_key_holds_up_that_key_only(any_bench: Bench) -> None:
+    bench = any_bench
     worker = await limited(bench, key_rate=(1, 10.0))
     for key in ("a", "b", None):
         await bench.start_many(2, queue=QUEUE, limit_key=key)
@@ -656,6 +660,37 @@ async def test_ten_thousand_at_a_gate_under_a_hundred_keys_pass_in_turn(bench: B
 
     assert (10_000, 100) == (len(done), exchanges)
     assert [] == await bench.store.breaches()
+
+
+@pytest.mark.parametrize("analyzed", ["never", "few"])
+async def test_what_a_claim_at_a_gate_reads_does_not_grow_with_what_waits_there(bench: Bench, analyzed: str) -> None:
+    worker = await limited(bench, concurrency=10_000, rate=(10_000, 60.0), key_concurrency=9_000)
+    await bench.worker(TaskRegistration("foreign", QUEUE), queues=[QUEUE])
+
+    async def surround(count: int) -> None:
+        for first in range(0, count, 1000):
+            size = min(1000, count - first)
+            await bench.start_many(size, "foreign", queue=QUEUE, limit_key=f"k{first}")
+            await bench.start_many(size, queue=QUEUE, limit_key="busy")
+
+    async def pages() -> int:
+        read = 0
+        for _ in range(2):  # the second time: the first plans
+            query, arguments = exchange_call(worker.request(task_limit=3))
+            explain = f"explain (analyze, buffers, format json, timing off) {query}"
+            top = json.loads(await bench.raw.fetchval(explain, *arguments))[0]["Plan"]
+            read = int(top["Shared Hit Blocks"] + top["Shared Read Blocks"])
+        return read
+
+    await surround(200)
+    if analyzed == "few":
+        await bench.raw.execute("vacuum analyze")
+    before = await pages()
+    await surround(10_000)
+    after = await pages()
+
+    assert 12 == await bench.count("places")
+    assert after <= 2 * before + 100, (before, after)
 
 
 async def test_queues_without_limits_read_none_of_the_tables_of_gates(bench: Bench) -> None:

@@ -210,7 +210,7 @@ begin
   end if;
   if v_queues is not null then                    -- places that came free and were not taken at once
     v_queues := array(select q.id from rhythm.queues q where q.limited and q.id = any(v_queues) and q.id <> all(v_full)
-                        and exists (select from rhythm.gated d where d.queue_id = q.id));
+                        and exists (select from rhythm.gated d where d.queue_id = q.id offset 0));
     if v_queues <> '{}' then
       perform rhythm.notify_idle(v_queues);
     end if;

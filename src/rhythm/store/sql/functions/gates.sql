@@ -166,7 +166,7 @@ language plpgsql as $$
 declare
   v_names integer[] := array(
     select n.id from unnest(p_names) n(id)
-      where exists (select from rhythm.gated d where d.queue_id = p_gate.queue_id and d.name_id = n.id));
+      where exists (select from rhythm.gated d where d.queue_id = p_gate.queue_id and d.name_id = n.id offset 0));
   v_turn text;
   v_first text;                                   -- where the round has begun
   v_after text;
@@ -315,7 +315,7 @@ begin
   o_more := false;
   v_locked := array(
     select g.queue_id from rhythm.gates g
-      where g.queue_id = any(p_queues) and exists (select from rhythm.gated d where d.queue_id = g.queue_id)
+      where g.queue_id = any(p_queues) and exists (select from rhythm.gated d where d.queue_id = g.queue_id offset 0)
       order by g.queue_id for update);
   o_now := rhythm.now();  -- not before the gates are held: passes are numbered in the order of their times
   if exists (select from rhythm.passes p where p.queue_id = any(v_locked) and p.at > o_now) then  -- the clock was put back
@@ -375,7 +375,7 @@ begin
       end if;
       if v_room <= 0 and v_next is not null and exists (
           select from unnest(v_names) n(id)
-            where exists (select from rhythm.gated d where d.queue_id = v_queue and d.name_id = n.id)) then
+            where exists (select from rhythm.gated d where d.queue_id = v_queue and d.name_id = n.id offset 0)) then
         o_next := least(o_next, extract(epoch from v_next - o_now)::double precision);
       end if;
     end loop;
@@ -401,7 +401,7 @@ begin
     from (select c.row, c.size, sum(c.size) over (rows unbounded preceding) - c.size as before
           from (select r.ctid as row, r.size::bigint as size from rhythm.ready r
                 where r.queue_id = p_queue and r.name_id = 0 and r.lost = 0
-                  and exists (select from rhythm.places p where p.id = r.id)
+                  and exists (select from rhythm.places p where p.id = r.id offset 0)
                 order by r.priority_rank, r.seq limit p_limit for update of r skip locked) c) s
     where s.before < p_bytes;
 end $$;
@@ -471,7 +471,7 @@ begin
   with gone as (
     delete from rhythm.ready r where r.ctid = any(array(
       select r.ctid from rhythm.ready r
-        where r.queue_id = p_queue and not exists (select from rhythm.places p where p.id = r.id)
+        where r.queue_id = p_queue and not exists (select from rhythm.places p where p.id = r.id offset 0)
         order by r.name_id, r.priority_rank, r.seq limit p_limit for update skip locked))
     returning r.id, r.attempts, r.lost)
   select array_agg(g.id), array_agg(g.attempts), array_agg(g.lost) into v_ids, v_attempts, v_lost from gone g;
