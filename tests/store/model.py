@@ -123,10 +123,11 @@ class Model:
         self.seen_at[incarnation] = self.now
 
     def maintain(self) -> None:
-        if not self.now - timedelta(seconds=ELECTION_SECONDS) < self.elected_at <= self.now:
+        recently = self.now - timedelta(seconds=ELECTION_SECONDS) < self.elected_at <= self.now
+        if not recently or any(self._is_dead(seen_at) for seen_at in self.seen_at.values()):
             self.elected_at = self.now
             for incarnation, seen_at in list(self.seen_at.items()):
-                if seen_at + timedelta(seconds=HEARTBEAT_SECONDS) <= self.now:
+                if self._is_dead(seen_at):
                     del self.seen_at[incarnation]
             for id_, one in list(self.executions.items()):
                 if one.status == "running" and one.holder not in self.seen_at:
@@ -136,6 +137,9 @@ class Model:
                 if due_at <= self.now:
                     del one.timers[operation]
                     self._deliver(id_, "timer", operation)
+
+    def _is_dead(self, seen_at: datetime) -> bool:
+        return seen_at + timedelta(seconds=HEARTBEAT_SECONDS) <= self.now
 
     def _lose(self, id_: uuid.UUID) -> None:
         one = self.executions[id_]
