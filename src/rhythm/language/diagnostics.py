@@ -165,6 +165,10 @@ class Report:
             return  # an echo
         self._add("error", code, message, start, end, hint)
 
+    def has_error(self, code: str, start: int = 0) -> bool:
+        """Whether an error of this code is reported from an offset on."""
+        return any(d.code == code and d.severity == "error" and d.start >= start for d in self.diagnostics)
+
     def warning(self, code: str, message: str, start: int, end: int, hint: str = "") -> None:
         self._add("warning", code, message, start, end, hint)
 

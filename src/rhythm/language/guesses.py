@@ -28,6 +28,7 @@ from rhythm.language.tokens import (
 )
 
 BACK_MAX: Final = 5_000  #: Tokens that are looked at before the problem, for the bracket that is open.
+LINE_MAX: Final = 1_000  #: Characters of a line whose beginning is looked for.
 TYPE_TOKENS_MAX: Final = 60  #: Tokens of one list of type arguments.
 
 TYPESCRIPT: Final = "TypeScript syntax is not supported"
@@ -53,6 +54,7 @@ _PREFIX: Final = {
     "using": "write `const`, and `try { … } finally { … }`",
     **dict.fromkeys(("val", "dim", "int", "string", "auto"), "write `const` or `let`"),
     "goto": "write a loop with a label, or a function",
+    "then": "leave out `then`: write `if (condition) { … }`",
     "match": "write `switch (…) { case …: }`",
     "from": "flows import nothing: put the functions into this file",
     "pass": "an empty block is `{ }`",
@@ -62,6 +64,11 @@ _STATEMENT_WORDS: Final = sorted(
     KEYWORDS & set("await break case catch class const continue else finally for function if return switch throw try "
                    "while".split()) | {"let", "async", "workflow"}
 )  # fmt: skip
+_BEFORE_ANGLE: Final = {
+    "-": "an arrow is written `=>`, a property `a.b`",
+    "=": "an arrow is written `=>`",
+    "<": "write `!==`",
+}
 _OPENING: Final = {")": "(", "]": "[", "}": "{"}
 _CLOSING: Final = {"(": ")", "[": "]", "{": "}"}
 _CONDITIONS: Final = frozenset({"if", "while", "switch", "for", "catch"})
@@ -126,6 +133,27 @@ def type_arguments_end(tokens: Sequence[Token], index: int) -> int:
         if depth <= 0:
             return position if _is(tokens[position + 1], "(") else 0
     return 0
+
+
+def unclosed_block(tokens: Sequence[Token], matching: Sequence[int], source: str) -> int | None:
+    """Where a brace probably lacks its partner: the last whose partner begins a line that is indented otherwise."""
+    found = None
+    for index, token in enumerate(tokens):
+        if _is(token, "{") and matching[index] > index:
+            close = tokens[matching[index]]
+            if close.newline:
+                one, other = _indentation(source, token.start), _indentation(source, close.start)
+                found = token.start if None not in (one, other) and one != other else found
+    return found
+
+
+def _indentation(source: str, offset: int) -> str | None:
+    """The space at the beginning of the line; None when that is far away."""
+    start = source.rfind("\n", max(offset - LINE_MAX, 0), offset) + 1
+    if start == 0 and offset > LINE_MAX:
+        return None
+    line = source[start : offset + 1]
+    return line[: len(line) - len(line.lstrip())]
 
 
 # --- tokens -----------------------------------------------------------------------------------------------------------
@@ -208,7 +236,10 @@ def _markup(place: _Place) -> Guess | None:
     if not _is(place.token, "<") or place.wanted != "an expression":
         return None
     after = place.at(1)
-    if after.kind == NAME and _is(place.at(2), ">") and "</" not in place.source and "/>" not in place.source:
+    last = place.at(2)
+    if after.kind == NAME and (_is(last, ",") or last.value == "extends"):
+        return _of_typescript("leave out the types in `< >`")
+    if after.kind == NAME and _is(last, ">") and "</" not in place.source and "/>" not in place.source:
         return _of_typescript("leave out the type in `< >`")
     if after.kind == NAME or _is(after, ">"):
         return Guess("return data; a task may make text of it", JSX, "F222")
@@ -226,8 +257,18 @@ def _other_languages(place: _Place) -> Guess | None:
             return Guess("leave it out: write `if (condition) { … }`")
     if before.kind == NAME and not token.newline and before.value in _PREFIX:
         return Guess(_PREFIX[str(before.value)])
-    if _is(token, ">") and place.wanted == "an expression" and token.start == before.end and before.value in ("-", "="):
-        return Guess("an arrow is written `=>`")
+    adjacent = token.start == before.end
+    if _is(token, ">") and place.wanted == "an expression" and adjacent and before.value in _BEFORE_ANGLE:
+        return Guess(_BEFORE_ANGLE[str(before.value)])
+    if _is(token, ":") and _is(before, "?"):
+        return Guess("write `a ?? b`, or `a ? a : b`")
+    if _is(token, ":") and _is(before, ")") and place.at(1).newline:
+        return Guess("a block stands in braces: `{ … }`")
+    if place.wanted == "the end of the statement" and adjacent:
+        if before.kind == STRING and token.kind == NAME:
+            return Guess("a quote inside a string has a backslash before it: `\\'`")
+        if before.kind == NAME and token.kind == STRING and before.value in ("f", "F", "r", "b"):
+            return Guess("text with values in it is a template, in backticks: `${value}`")
     return None
 
 
@@ -249,6 +290,8 @@ def _condition(place: _Place) -> Guess | None:
         word = place.before.value
         inside = {"for": "const item of list", "catch": "error"}.get(str(word), "condition")
         return Guess(f"write `{word} ({inside})`, with the parentheses")
+    if place.wanted == "`(`":
+        return Guess("the parameters stand in parentheses: `function name(…) { … }`")
     if place.wanted == "`;`" and not place.token.newline:
         return Guess("the three parts of a `for` have `;` between them")
     if place.wanted == "`case` or `default`":
@@ -259,8 +302,24 @@ def _condition(place: _Place) -> Guess | None:
         return Guess("a `do` ends with `while (condition)`")
     if place.wanted == "`catch` or `finally`":
         return Guess("add `catch (error) { … }`")
-    if place.wanted == "`:`" and place.before.kind != NAME:
-        return Guess("write both values: `condition ? one : other`")
+    if place.wanted == "`{`" and place.before.value == "catch":
+        return Guess("write `catch (error) { … }`, with the parentheses")
+    if place.wanted == "`{`" and _is(place.before, ")"):
+        return Guess("a function's body stands in braces: `{ … }`")
+    if place.wanted == "`:`":
+        return _colon(place)
+    return None
+
+
+def _colon(place: _Place) -> Guess | None:
+    for index in range(place.index - 1, max(place.index - TYPE_TOKENS_MAX, 0) - 1, -1):
+        token = place.tokens[index]
+        if token.kind == NAME and token.value in ("case", "default"):
+            return Guess(f"write `:` at the end of the `{token.value}`")
+        if _is(token, "?"):
+            return Guess("write both values: `condition ? one : other`")
+        if _is(token, "{") or _is(token, ","):
+            return Guess("write `name: value`")
     return None
 
 
@@ -303,6 +362,8 @@ def _missing_bracket(place: _Place) -> Guess | None:
         return None
     token = place.token
     opening = _open_bracket(place)
+    if opening is not None and _is(token, "{") and _begins_statement(place, opening):
+        return _to_close(place, opening)
     if _is(token, ";") and not place.at(1).newline:
         return Guess("write a comma instead")
     if place.ends and _begins_operand(token) and not (token.newline and token.value in _STATEMENT_WORDS):
@@ -310,6 +371,12 @@ def _missing_bracket(place: _Place) -> Guess | None:
     if opening is not None and place.tokens[opening].value == _OPENING[wanted]:
         return _to_close(place, opening)
     return None
+
+
+def _begins_statement(place: _Place, opening: int) -> bool:
+    """Whether this bracket is that of ``if (…) {`` or ``function name(…) {``."""
+    before, earlier = place.tokens[max(opening - 1, 0)], place.tokens[max(opening - 2, 0)]
+    return before.kind == NAME and (before.value in _CONDITIONS or "function" in (before.value, earlier.value))
 
 
 def _to_close(place: _Place, opening: int) -> Guess:
@@ -327,12 +394,16 @@ def _end_of_statement(place: _Place) -> Guess | None:
         meant = closest(str(before.value), _STATEMENT_WORDS) if before.value not in _STATEMENT_WORDS else None
         if meant:
             return Guess(f"did you mean `{meant}`?")
+    if place.token.value == "else":
+        return Guess("end what stands before it with `;`, or put it into `{ … }`")
     if _begins_operand(place.token):
         return Guess("begin a new line, or write `;` or an operator before it")
     return Guess("remove it, or write what is missing before it")
 
 
 def _name(place: _Place) -> Guess | None:
+    if place.wanted == "an expression" and _is(place.token, "=") and _is(place.before, "}"):
+        return Guess("put it into parentheses: `({ a, b } = value)`")
     if place.wanted == "an expression":
         return Guess("a value is missing here")
     if place.wanted == "a property name":

@@ -10,6 +10,8 @@ from typing import Final
 HOST_FUNCTIONS: Final = frozenset({"task", "sleep", "signal", "child", "cancel"})
 #: Of these, the ones that give a promise.
 PROMISE_FUNCTIONS: Final = frozenset({"task", "sleep", "signal", "child"})
+#: Of these, the ones whose first argument is a name.
+NAMED_FUNCTIONS: Final = frozenset({"task", "signal", "child"})
 ERROR_KINDS: Final = frozenset(
     "Error TypeError RangeError SyntaxError ReferenceError EvalError URIError AggregateError".split()
 )
@@ -79,8 +81,13 @@ FOREIGN_NAMES: Final[dict[str, str]] = {
     "list": "write `[ ]`",
     "self": "use objects and closures",
     "input": "the workflow's inputs are its second parameter: `workflow(ctx, inputs) { … }`",
+    **dict.fromkeys(["uuid", "uuidv4", "nanoid", "randomUUID"],
+                    "make ids in a task; `ctx.executionId` is unique as well"),
+    **dict.fromkeys(["delay", "wait", "pause", "timeout"], "write `await sleep(ms)`"),
+    **dict.fromkeys(["activity", "step", "activities", "callActivity"], "write `await task(name, inputs)`"),
     **dict.fromkeys(["__dirname", "__filename"], "files are for tasks: `await task(name, inputs)`"),
-    **dict.fromkeys(["$", "jQuery", "_"], "libraries are for tasks: `await task(name, inputs)`"),
+    **dict.fromkeys(["$", "jQuery", "_", "axios", "moment", "dayjs", "lodash"],
+                    "libraries are for tasks: `await task(name, inputs)`"),
 }  # fmt: skip
 #: Names of the earlier experimental Rhythm -> hint.
 EARLIER: Final[dict[str, str]] = {

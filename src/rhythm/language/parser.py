@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Final, Literal
 
 from rhythm.language import nodes
 from rhythm.language.diagnostics import Diagnostic, Report, closest
-from rhythm.language.guesses import TYPESCRIPT, TYPESCRIPT_STATEMENTS
+from rhythm.language.guesses import TYPESCRIPT, TYPESCRIPT_STATEMENTS, unclosed_block
 from rhythm.language.lexer import tokenize
 from rhythm.language.nodes import STATEMENT_NESTING_MAX
 from rhythm.language.parser_expressions import ExpressionParser, ParseError
@@ -253,13 +253,21 @@ class Parser(ExpressionParser):
             self.block_depth -= 1
         end = self.token.end
         if self.token.kind == END:
-            if not self.report.cut_off:
-                self.report.error(
-                    "F101", "the file ends before this block does", start, start + 1, "a `}` is missing, here or inside"
-                )
+            self.report_unclosed(start)
         else:
             self.advance()
         return nodes.BlockStatement(start, end, body)
+
+    def report_unclosed(self, start: int) -> None:
+        """Reports that a block has no end, unless a bracket inside it is said to be wrong already."""
+        if self.report.cut_off is not None or self.report.has_error("F101", start):
+            return
+        hint = "a `}` is missing, here or inside"
+        inside = unclosed_block(self.tokens, self.matching, self.report.source)
+        if inside is not None:
+            line, _ = self.report.lines.position(inside)
+            hint = f"a `}}` is missing, probably that of the `{{` in line {line}"
+        self.report.error("F101", "the file ends before this block does", start, start + 1, hint)
 
     def let_statement(self) -> nodes.Statement | None:
         following = self.peek()
@@ -297,7 +305,7 @@ class Parser(ExpressionParser):
                 break
         kind: Literal["let", "const"] = "const" if word.value == "const" else "let"
         result = nodes.VariableDeclaration(word.start, declarations[-1].end, kind, declarations)
-        if not (in_for and self.at_for_separator()):
+        if self.at_punctuator(";") or self.at_statement_end() or (in_for and not self.at_for_separator()):
             for declarator in declarations:
                 self.check_initialised(kind, declarator)
         return result
@@ -479,7 +487,7 @@ class Parser(ExpressionParser):
     def return_statement(self) -> nodes.Statement:
         word = self.token
         self.advance()
-        if not self.in_function:
+        if not self.in_function and not self.report.has_error("F101"):
             self.report.error("F116", "`return` outside a function", word.start, word.end, "put it into the workflow")
         argument = None if self.at_statement_end() else self.expression()
         end = self.semicolon(word.end if argument is None else argument.end)

@@ -121,8 +121,8 @@ class ExpressionParser:
 
     def unexpected(self, wanted: str) -> ParseError:
         token = self.token
-        if token.kind == BAD:
-            return ParseError()
+        if token.kind == BAD or (token.kind == END and self.report.has_error("F101")):
+            return ParseError()  # said already, or an echo
         if token.kind == REGEX or (wanted == _OPERAND and token.kind == PUNCTUATOR and token.value in ("/", "/=")):
             return self.regex()
         if token.kind == PRIVATE:
@@ -142,7 +142,7 @@ class ExpressionParser:
     def refuse_type(self) -> None:
         """Refuses the type that TypeScript has after a name or a list of parameters."""
         token, after = self.token, self.peek()
-        if token.kind != PUNCTUATOR or token.newline:
+        if token.kind != PUNCTUATOR or token.newline or (token.value == ":" and after.newline):
             return
         if token.value == ":" or (token.value in ("?", "!") and after.value == ":" and after.kind == PUNCTUATOR):
             raise self.fail("F221", TYPESCRIPT, hint="leave out the `:` and the type")
@@ -643,6 +643,8 @@ class ExpressionParser:
         if reserved or (as_binding and word in ("eval", "arguments")):
             beginning = word in KEYWORDS and not as_binding
             hint = "something is missing before it" if beginning else "choose another name"
+            if beginning and word == "if":
+                hint = "write `condition ? one : other`"
             raise self.fail("F115", f"`{word}` is a reserved word", hint=hint)
 
     def function_expression(self, start: int, *, is_async: bool) -> nodes.Expression:

@@ -57,6 +57,7 @@ class _Resolver(Checks):
         self.cases: tuple[nodes.SwitchCase, ...] = ()  # those of this function being visited, outer before inner
         self.switch_cases: dict[Binding, nodes.SwitchCase] = {}  # where a switch's names are declared
         self.suggestions = 0
+        self.name_argument: nodes.Node | None = None  # the last one that names a task, workflow or signal
         self.undefined: set[tuple[str, int]] = set()  # names and their lines that are reported
         self.unsure_names: set[str] = set()  # seen in parts that could not be parsed
         self.unclear = False
@@ -77,7 +78,7 @@ class _Resolver(Checks):
             for item in file.body:
                 if not isinstance(item, nodes.WorkflowDeclaration):
                     self.statement(item)
-            self.check_top_level()
+            self.check_top_level(workflows)
             self.top_level = False
             for workflow in workflows:
                 self.visit_workflow(workflow)
@@ -85,14 +86,6 @@ class _Resolver(Checks):
         return Resolution(workflows[0] if workflows else None, self.functions)
 
     def check_shape(self, workflows: list[nodes.WorkflowDeclaration]) -> None:
-        broken = any(isinstance(item, nodes.ErrorNode) for item in self.file.body)
-        if not workflows and not broken and not self.report.diagnostics:
-            start = end = 0
-            hint = "add `workflow(ctx, inputs) { … }`"
-            if (named := self.meant_as_workflow()) is not None:
-                start, end = named.start, named.end
-                hint = "write `workflow(ctx, inputs) { … }`, or `async function workflow(ctx, inputs) { … }`"
-            self.report.error("F401", "this file has no workflow", start, end, hint)
         for extra in workflows[1:]:
             self.report.error(
                 "F402", "a file has one workflow", extra.start, extra.start + 8, "move this one to a file of its own"
@@ -109,7 +102,15 @@ class _Resolver(Checks):
                     "write workflow(ctx, inputs)",
                 )
 
-    def check_top_level(self) -> None:
+    def check_top_level(self, workflows: list[nodes.WorkflowDeclaration]) -> None:
+        broken = any(isinstance(item, nodes.ErrorNode) for item in self.file.body)
+        if not workflows and not broken and not any(d.severity == "error" for d in self.report.diagnostics):
+            start = end = 0
+            hint = "add `workflow(ctx, inputs) { … }`"
+            if (named := self.meant_as_workflow()) is not None:
+                start, end = named.start, named.end
+                hint = "write `workflow(ctx, inputs) { … }`, or `async function workflow(ctx, inputs) { … }`"
+            self.report.error("F401", "this file has no workflow", start, end, hint)
         allowed = (
             nodes.VariableDeclaration,
             nodes.FunctionDeclaration,
@@ -136,6 +137,8 @@ class _Resolver(Checks):
         for item in self.file.body:
             if isinstance(item, nodes.FunctionDeclaration) and item.id.name == "workflow":
                 return item.id
+            if isinstance(item, nodes.LabeledStatement) and item.label.name == "workflow":
+                return item.label
             if isinstance(item, nodes.VariableDeclaration):
                 for declared in item.declarations:
                     if isinstance(declared.id, nodes.Identifier) and declared.id.name == "workflow":
@@ -275,7 +278,7 @@ class _Resolver(Checks):
             scope = scope.parent
         return None
 
-    def read(self, node: nodes.Identifier, *, typeof: bool = False, called: bool = False) -> None:
+    def read(self, node: nodes.Identifier, *, typeof: bool = False, called: str = "") -> None:
         binding = self.lookup(node.name)
         if binding is None:
             self.unbound(node, typeof=typeof, called=called)
@@ -333,7 +336,7 @@ class _Resolver(Checks):
         node.tdz = True
         binding.needs_tdz = True
 
-    def unbound(self, node: nodes.Identifier, *, typeof: bool = False, called: bool = False) -> None:
+    def unbound(self, node: nodes.Identifier, *, typeof: bool = False, called: str = "") -> None:
         name = node.name
         if name in names.GLOBAL_NAMES:
             if self.top_level and self.info is self.file.info and name in names.HOST_FUNCTIONS:
@@ -360,9 +363,13 @@ class _Resolver(Checks):
             if (name, line) not in self.undefined:  # once is enough for `for (i = 0; i < 3; i++)`
                 self.undefined.add((name, line))
                 hint = names.FOREIGN_NAMES.get(name) or self.suggestion(name, called=called)
+                if node is self.name_argument:
+                    hint = f'write the name in quotes: `"{name}"`'
                 self.report.error("F301", f"`{name}` is not defined", node.start, node.end, hint)
 
-    def suggestion(self, name: str, *, called: bool) -> str:
+    def suggestion(self, name: str, *, called: str) -> str:
+        if called and name.endswith("Error") and name not in names.ERROR_KINDS:
+            return f'write `Object.assign(new Error(message), {{ name: "{name}" }})`'
         self.suggestions += 1
         if self.suggestions <= _SUGGESTIONS_MAX:
             visible: set[str] = set(names.GLOBAL_NAMES)
@@ -373,6 +380,8 @@ class _Resolver(Checks):
             similar = closest(name, visible)
             if similar:
                 return f"did you mean `{similar}`?"
+        if called == "new":
+            return "`new` is for Error kinds, Map, Set, Date and Promise; call a function that returns an object"
         if called:
             return f'declare a function of this name; a task is called by `task("{name}", {{ … }})`'
         return "declare it with `let` or `const`"
@@ -605,7 +614,7 @@ class _Resolver(Checks):
         if links[-1] is not node:
             base = links.pop()
             if isinstance(base, nodes.Identifier):
-                self.read(base, called=isinstance(links[-1], nodes.CallExpression))
+                self.read(base, called="call" if isinstance(links[-1], nodes.CallExpression) else "")
             else:
                 self.expression(base)
         for link in reversed(links):
@@ -614,6 +623,8 @@ class _Resolver(Checks):
                     self.expression(link.property)
                 self.check_member(link)
             elif isinstance(link, nodes.CallExpression):
+                if link.arguments and self.global_name(link.callee) in names.NAMED_FUNCTIONS:
+                    self.name_argument = link.arguments[0]
                 for argument in link.arguments:
                     self.spread_or_expression(argument)
                 self.check_call(link)
@@ -692,7 +703,10 @@ class _Resolver(Checks):
         self.expression(node.alternate)
 
     def new(self, node: nodes.NewExpression) -> None:
-        self.expression(node.callee)
+        if isinstance(node.callee, nodes.Identifier):
+            self.read(node.callee, called="new")
+        else:
+            self.expression(node.callee)
         for argument in node.arguments:
             self.spread_or_expression(argument)
         self.check_new(node)
