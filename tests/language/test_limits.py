@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 
+from rhythm.language import numbers
 from rhythm.language.builtins import array, json, sorting, string, uri
 from rhythm.language.units import pieces, to_units
 from rhythm.testing import evaluate
@@ -302,6 +303,16 @@ def test_long_texts_are_quoted_and_mended_as_short_ones(seed: int, monkeypatch: 
     monkeypatch.setattr(string, "pieces", lambda text: pieces(text, 8))
 
     assert expected == (json.quote(text), string._to_well_formed(text))
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_white_space_of_any_length_is_taken_away(seed: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(numbers, "STRIPPED_AT_ONCE", 4)
+    rng = random.Random(seed)
+    text = "".join(rng.choices("a \t\ufeff\u3000", weights=(1, 3, 3, 3, 3), k=rng.randint(0, 30)))
+
+    assert text.lstrip(numbers.WHITESPACE) == numbers.strip_start(text)
+    assert text.rstrip(numbers.WHITESPACE) == numbers.strip_end(text)
 
 
 def test_a_long_run_of_escapes_is_cut_between_characters(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -35,6 +35,33 @@ _NAN: Final = math.nan
 _INFINITY: Final = math.inf
 
 
+STRIPPED_AT_ONCE: Final = 1 << 18  #: Characters that are looked at in one call of C, so that the watchdog can strike.
+
+
+def strip_start(text: str) -> str:
+    """The text without white space at its beginning."""
+    start = 0
+    while start < len(text):
+        piece = text[start : start + STRIPPED_AT_ONCE]
+        rest = len(piece.lstrip(WHITESPACE))
+        if rest:
+            return text[start + len(piece) - rest :]
+        start += len(piece)
+    return ""
+
+
+def strip_end(text: str) -> str:
+    """The text without white space at its end."""
+    end = len(text)
+    while end > 0:
+        piece = text[max(0, end - STRIPPED_AT_ONCE) : end]
+        rest = len(piece.rstrip(WHITESPACE))
+        if rest:
+            return text[: end - len(piece) + rest]
+        end -= len(piece)
+    return ""
+
+
 # Writing -----------------------------------------------------------------------------------------
 
 
@@ -194,7 +221,7 @@ def string_to_number(text: str) -> float:
     """Number(text): NaN unless the whole trimmed text is a number; 0 when there is nothing."""
     if _SHORT_DECIMAL.fullmatch(text):
         return float(text)
-    text = text.strip(WHITESPACE)
+    text = strip_end(strip_start(text))
     if not text:
         return 0.0
     first = text[0]
@@ -241,7 +268,7 @@ def decimal_text_to_number(text: str) -> float:
 
 def parse_float(text: str) -> float:
     """parseFloat(text): the longest numeric prefix after white space."""
-    match = _PARSE_FLOAT.match(text.lstrip(WHITESPACE))
+    match = _PARSE_FLOAT.match(strip_start(text))
     if match is None:
         return _NAN
     found = match[0]
@@ -252,7 +279,7 @@ def parse_float(text: str) -> float:
 
 def parse_int(text: str, radix: int) -> float:
     """parseInt(text, radix) after radix went through ToInt32; 0 means decide by the prefix."""
-    text = text.lstrip(WHITESPACE)
+    text = strip_start(text)
     negative = text.startswith("-")
     if negative or text.startswith("+"):
         text = text[1:]

@@ -43,14 +43,16 @@ def pieces(text: str, size: int = PIECE_UNITS) -> Iterator[str]:
 
 def has_lone_surrogate(text: str) -> bool:
     """Whether there is half a character in the text."""
-    return not text.isascii() and _SURROGATE.search(text) is not None and LONE_SURROGATE.search(text) is not None
+    if text.isascii() or _SURROGATE.search(text) is None:
+        return False
+    return any(LONE_SURROGATE.search(piece) is not None for piece in pieces(text))
 
 
 def join_surrogates(text: str) -> str:
     """The text with pairs of surrogates as one character each; lone ones stay."""
     if _SURROGATE.search(text) is None:
         return text
-    if LONE_SURROGATE.search(text) is None:
+    if not has_lone_surrogate(text):
         return text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "surrogatepass")
     return _PAIR.sub(_join, text)
 

@@ -33,7 +33,7 @@ from rhythm.language.values_types import (
     throw_type_error,
 )
 
-TEXT_UNITS_MAX: Final = 1 << 24  #: Units of text that JSON.parse reads: about a second's work.
+TEXT_UNITS_MAX: Final = 1 << 22  #: Units of text that JSON.parse reads: at most a second's work, and 150 MB.
 _ESCAPED_SURROGATE = re.compile(r"\\u[dD][89a-fA-F]")
 
 

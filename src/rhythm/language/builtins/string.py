@@ -7,7 +7,7 @@ from typing import Any, Final
 
 from rhythm.language.builtins import unicode
 from rhythm.language.builtins.support import callback, check_length, integer, relative, unsupported
-from rhythm.language.numbers import WHITESPACE, number_to_string, to_uint32
+from rhythm.language.numbers import number_to_string, strip_end, strip_start, to_uint32
 from rhythm.language.operators import join_texts, to_number, to_string, too_long
 from rhythm.language.units import LONE_SURROGATE, PIECE_UNITS, has_lone_surrogate, join_surrogates, pieces, to_units
 from rhythm.language.values_types import (
@@ -287,11 +287,11 @@ _PATTERN = unsupported("regular expressions are not supported yet; use string me
 
 
 def _trim_start(text: str, *_: Value) -> str:
-    return text.lstrip(WHITESPACE)
+    return strip_start(text)
 
 
 def _trim_end(text: str, *_: Value) -> str:
-    return text.rstrip(WHITESPACE)
+    return strip_end(text)
 
 
 register_methods(
@@ -305,7 +305,7 @@ register_methods(
         "repeat": _repeat,
         "replace": _replace, "replaceAll": _replace_all, "slice": _slice, "split": _split, "startsWith": _starts_with,
         "substr": _substr, "substring": _substring, "toLowerCase": _lower, "toString": lambda text, *_: text,
-        "toUpperCase": _upper, "toWellFormed": _to_well_formed, "trim": lambda text, *_: text.strip(WHITESPACE),
+        "toUpperCase": _upper, "toWellFormed": _to_well_formed, "trim": lambda text, *_: strip_end(strip_start(text)),
         "trimEnd": _trim_end, "trimLeft": _trim_start, "trimRight": _trim_end, "trimStart": _trim_start,
         "valueOf": lambda text, *_: text, "localeCompare": _LOCALE, "toLocaleLowerCase": _LOCALE,
         "toLocaleUpperCase": _LOCALE, "toLocaleString": lambda text, *_: text, "match": _PATTERN, "matchAll": _PATTERN,
