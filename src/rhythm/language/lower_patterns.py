@@ -72,7 +72,7 @@ class PatternLowering(ExpressionLowering):
         if isinstance(pattern.left, nodes.ObjectPattern):
             text: str | None = text_of(default)
         else:
-            plain = isinstance(default, nodes.Literal | nodes.ObjectExpression)
+            plain = isinstance(default, nodes.Literal | nodes.ObjectExpression | nodes.ArrayExpression)
             text = None if plain else text_of_iterable(default)
         self.take(pattern.left, self.default_value(pattern, value), text, declare=declare)
 
@@ -114,6 +114,9 @@ class PatternLowering(ExpressionLowering):
                     "get_index", held, key, None, self.position(item)
                 ]  # fmt: skip
             taken.append(key)
+            if isinstance(item.value, nodes.ArrayPattern) and not nested:  # here V8 complains about the key it reads
+                got = self.spill_always(got, item.value)
+                self.emit("check_object", got, text, "Symbol(Symbol.iterator)", self.position(item.value))
             self.target(item.value, declare)(got)
 
     def first_key(self, pattern: nodes.ObjectPattern) -> str | None:
