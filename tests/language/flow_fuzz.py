@@ -9,7 +9,7 @@ from __future__ import annotations
 import random
 import sys
 
-from tests.language.flow_node import run_here, run_in_node
+from tests.language.flow_node import differences
 
 BATCH = 100  #: Programs in one Node process.
 
@@ -280,15 +280,7 @@ class Source:
 def compare(first: int, count: int) -> list[tuple[int, str, str]]:
     """(seed, result here, result in Node) of every program that differs."""
     sources = [Source(seed).program() for seed in range(first, first + count)]
-    different = []
-    for offset, expected in enumerate(run_in_node(sources)):
-        try:
-            result = run_here(sources[offset])
-        except Exception as error:  # noqa: BLE001 - any failure is a finding
-            result = f"{type(error).__name__}: {error}"
-        if result != expected and not result.startswith("UnsupportedError"):
-            different.append((first + offset, result, expected))
-    return different
+    return [(first + index, here, expected) for index, here, expected in differences(sources)]
 
 
 def main() -> None:

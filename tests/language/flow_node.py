@@ -125,6 +125,19 @@ def run_in_node(sources: list[str]) -> list[str]:
     return results
 
 
+def differences(sources: list[str]) -> list[tuple[int, str, str]]:
+    """(index, result here, result in Node) of every program that differs, but for those that are refused on the way."""
+    found = []
+    for index, expected in enumerate(run_in_node(sources)):
+        try:
+            result = run_here(sources[index])
+        except Exception as error:  # noqa: BLE001 - any failure is a finding
+            result = f"{type(error).__name__}: {error}"
+        if result != expected and not result.startswith("UnsupportedError"):
+            found.append((index, result, expected))
+    return found
+
+
 def show(value: Any, depth: int = 0) -> str:
     """The same text as `show` of the script above."""
     kind = value.__class__

@@ -10,7 +10,9 @@ from typing import Any
 
 import pytest
 
-from rhythm.language import codegen, ir
+from rhythm.language import codegen, codegen_contents, ir
+from rhythm.language.codegen_contents import Contents
+from tests.language import alias_fuzz
 from tests.language.flow_fuzz import Source, compare
 from tests.language.flow_node import compile_source
 
@@ -25,6 +27,7 @@ ATTRIBUTES = {
     "await_value",
     "cells",
     "get",
+    "is_integer",
     "join",
     "promise",
     "reject_promise",
@@ -53,6 +56,20 @@ def check_text(source: str) -> None:
 @pytest.mark.parametrize("first", range(0, PROGRAMS, 20))
 def test_random_programs_as_in_node(first: int) -> None:
     assert compare(first, 20) == []
+
+
+def test_random_programs_that_share_arrays_and_objects_as_in_node() -> None:
+    assert alias_fuzz.compare(0, 2 * PROGRAMS) == []
+
+
+@pytest.mark.parametrize("blind", ["_open_all", "_set_index", "_set_member", "_delete_member"])
+def test_those_programs_notice_a_value_that_is_not_followed(blind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Contents, blind, lambda *_: None)
+    for kind, visit in list(codegen_contents.VISITS.items()):
+        if visit.__name__ == blind:
+            monkeypatch.setitem(codegen_contents.VISITS, kind, lambda *_: None)
+
+    assert alias_fuzz.compare(0, 5 * PROGRAMS)
 
 
 @pytest.mark.parametrize("seed", range(0, PROGRAMS, 4))

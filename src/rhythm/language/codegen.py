@@ -8,6 +8,8 @@ lists, so that a snapshot can take a closure apart (`function_id`, `cells_of`) a
 async one becomes a step function over a `Frame` (codegen_flat). All factories live in one generated `build(R)`, run
 once per instance; helpers are globals of the generated module, which has no builtins.
 
+    codegen_tree          walking the IR, kinds of values
+    codegen_contents      who can reach an array or object, and what it can hold
     codegen_types         what is known about values before writing
     codegen_effects       what running a piece can do to properties
     codegen_text          codes, positions, constants: the pieces of generated text

@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Final
 
-from rhythm.language.codegen_types import (
+from rhythm.language.codegen_tree import (
     ARRAY,
     BOOLEAN,
     MATH_FUNCTIONS,
@@ -22,13 +22,13 @@ from rhythm.language.codegen_types import (
     STRING,
     STRING_METHODS,
     UNDEFINED,
-    Analysis,
     Node,
     bodies,
     statement_expressions,
     statements_of,
     sub_expressions,
 )
+from rhythm.language.codegen_types import Analysis
 
 PRIMITIVE: Final = NUMBER | STRING | BOOLEAN | NULL | UNDEFINED
 

@@ -30,16 +30,7 @@ from typing import Final
 
 from rhythm.language.codegen_operators import OperatorWriter
 from rhythm.language.codegen_text import Code, as_value, is_literal, mark, number_text, quoted, value_kinds
-from rhythm.language.codegen_types import (
-    ARRAY,
-    BOOLEAN,
-    FUNCTION,
-    INTEGER,
-    NUMBER,
-    OBJECT,
-    STRING,
-    Node,
-)
+from rhythm.language.codegen_tree import ARRAY, BOOLEAN, FUNCTION, INTEGER, NUMBER, OBJECT, STRING, Node
 
 SPREADS_INLINE_MAX: Final = 4  #: Spreads in one array or call that are written without a call of their own.
 
@@ -66,16 +57,19 @@ class ExpressionWriter(OperatorWriter):
             test = f"({kind} := {first}.__class__) is h_list or {kind} is h_str"
             return Code(f"(h_len({again}) + 0.0 if {test} else {slow})")
         text = as_value(code)
+        if self.analysis.has_always(self.function_id, target, name):
+            return Code(f"{text}[{name!a}]", self.analysis.kinds(self.function_id, node))
         if not value_kinds(code) & OBJECT or name == "__proto__":
             return Code(f"{mark(position)}h_get_member({text}, {name!a}, {quoted(node[3])})")
         first, again = self.hold(Code(text, code.kinds, code.simple))
         key = ascii(name)
         slow = f"{mark(position)}h_get_member({again}, {key}, {quoted(node[3])})"
         guard = f"{key} in {first}" if code.kinds == OBJECT else f"{first}.__class__ is h_dict and {key} in {again}"
-        return Code(f"({again}[{key}] if {guard} else {slow})")
+        return Code(f"({again}[{key}] if {guard} else {slow})", self.analysis.kinds(self.function_id, node))
 
     def _get_index(self, node: Node) -> Code:
         position = node[4]
+        kinds = self.analysis.kinds(self.function_id, node)
         target, index = self.code(node[1]), self.integer_or_none(node[2])
         if index is not None:
             first, again = self.hold(target)
@@ -86,7 +80,7 @@ class ExpressionWriter(OperatorWriter):
             else:
                 tested = "h_str" if target.kinds == STRING else "h_list"
                 test = f"{first}.__class__ is {tested} and {inside}"
-            return Code(f"({again}[{index}] if {test} else {slow})")
+            return Code(f"({again}[{index}] if {test} else {slow})", kinds)
         key = self.code(node[2])
         key = Code(as_value(key), value_kinds(key), key.simple)
         if not (key.kinds & STRING and target.kinds & OBJECT) and not (key.kinds & NUMBER and target.kinds & ARRAY):
@@ -106,7 +100,7 @@ class ExpressionWriter(OperatorWriter):
         whole = f"-1.0 < {key_again} < h_len({again}) and ({number} := h_int({key_again})) == {key_again}"
         from_list = f"{again}.__class__ is h_list and {whole}"
         if key.kinds == NUMBER:
-            return Code(f"({again}[{number}] if {both}{from_list} else {slow})")
+            return Code(f"({again}[{number}] if {both}{from_list} else {slow})", kinds)
         if key.kinds == STRING:
             return Code(f"({again}[{key_again}] if {both}{from_dict} else {slow})")
         from_dict = f"{key_again}.__class__ is h_str and {from_dict}"
@@ -163,7 +157,12 @@ class ExpressionWriter(OperatorWriter):
         code = self.code(callee)
         arguments = self.arguments(node[3])
         known = self.analysis.known_function(self.function_id, callee)
-        if known == self.function_id and callee[0] == "capture" and self.function["kind"] == "sync":
+        if (
+            known == self.function_id
+            and callee[0] == "capture"
+            and self.function["kind"] == "sync"
+            and self.analysis.key(self.function_id, callee) not in self.analysis.returned
+        ):
             # Its own variable can hold no other closure than this one: one look-up less.
             return Code(f"{mark(position)}f{known}({arguments})", kinds)
         if known is not None:

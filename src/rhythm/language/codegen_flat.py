@@ -37,16 +37,8 @@ from typing import Final
 from rhythm.language.codegen_reads import Line
 from rhythm.language.codegen_statements import DISPATCH, Jump, Level, StatementWriter, after_order, size_of
 from rhythm.language.codegen_text import Constants
-from rhythm.language.codegen_types import (
-    NUMBER,
-    Analysis,
-    Function,
-    Node,
-    NumericView,
-    bodies,
-    statement_expressions,
-    sub_expressions,
-)
+from rhythm.language.codegen_tree import NUMBER, Function, Node, bodies, statement_expressions, sub_expressions
+from rhythm.language.codegen_types import Analysis, NumericView
 
 PYTHON_BLOCKS_MAX: Final = 13  #: Python loops and try blocks nested in structured form; Python's own limit is 20.
 INDENTS_MAX: Final = 50  #: Indents in structured form; Python's own limit is 100.
@@ -119,7 +111,7 @@ class FunctionWriter(StatementWriter):
     def _parameters(self) -> str:
         params: list[int] = self.function["params"]
         rest = self.function["rest"]
-        escapes = self.function_id in self.analysis.escapes
+        escapes = self.function_id in self.analysis.escapes or self.function_id in self.analysis.contents.callbacks
         low, high = (0, len(params) + 1) if escapes else self.analysis.argument_counts.get(self.function_id, (0, 0))
         names = [f"s{slot}" if index < low else f"s{slot}=U" for index, slot in enumerate(params)]
         if rest is not None:

@@ -23,17 +23,8 @@ from typing import Final
 
 from rhythm.language.codegen_reads import ReadWriter
 from rhythm.language.codegen_text import Code, Constants, as_value, value_kinds
-from rhythm.language.codegen_types import (
-    ANY,
-    ARRAY,
-    BOOLEAN,
-    NUMBER,
-    UNDEFINED,
-    Analysis,
-    Function,
-    Node,
-    sub_expressions,
-)
+from rhythm.language.codegen_tree import ANY, ARRAY, BOOLEAN, NUMBER, UNDEFINED, Function, Node, sub_expressions
+from rhythm.language.codegen_types import Analysis
 
 CALLBACK_NODES_MAX: Final = 60  #: Expression nodes of a callback that is written in place.
 #: Expressions that may make the array shorter; coercions of objects may, too, but never do.
@@ -90,7 +81,7 @@ class InlineWriter(ReadWriter):
 
     def _write_loop(self, node: Node, ready: list[Node]) -> Code:
         name, arguments, position = node[2], node[4], self.position
-        kinds = _METHODS[name][2]
+        kinds = self.analysis.kinds(self.function_id, node)
         target = self.code(ready[0])
         array = target.text
         if not target.simple:
@@ -120,9 +111,11 @@ class InlineWriter(ReadWriter):
     def _write_turns(self, name: str, callback: Function, array: str, result: str) -> None:
         length, item = self.temporary(), self.temporary()
         params = callback["params"]
-        names = [Code(item, ANY, True)]
+        kinds = [self.analysis.kinds(callback["id"], ["slot", slot]) for slot in params]
+        place = 1 if name == "reduce" else 0
+        names = [Code(item, kinds[place] if place < len(kinds) else ANY, True)]
         if name == "reduce":
-            names.insert(0, Code(result, ANY, True))
+            names.insert(0, Code(result, kinds[0] if kinds else ANY, True))
         self.emit(f"{length} = h_len({array})")
         index = ""
         if len(params) > 1 and name != "reduce":

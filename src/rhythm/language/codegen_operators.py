@@ -22,7 +22,7 @@ from rhythm.language.codegen_text import (
     quoted,
     value_kinds,
 )
-from rhythm.language.codegen_types import (
+from rhythm.language.codegen_tree import (
     ANY,
     ARRAY,
     BOOLEAN,
@@ -33,10 +33,10 @@ from rhythm.language.codegen_types import (
     OBJECT,
     STRING,
     UNDEFINED,
-    Analysis,
     Function,
     Node,
 )
+from rhythm.language.codegen_types import Analysis
 
 #: operator -> helper of the general case.
 _ARITHMETIC: Final = {"+": "h_add", "-": "h_sub", "*": "h_mul", "/": "h_div", "%": "h_mod", "**": "h_power"}

@@ -19,8 +19,7 @@ from typing import Final, NamedTuple
 
 from rhythm.language.codegen_expressions import ExpressionWriter
 from rhythm.language.codegen_text import Code, Constants, as_value, mark, value_kinds
-from rhythm.language.codegen_types import (
-    ANY,
+from rhythm.language.codegen_tree import (
     ARRAY,
     BOOLEAN,
     INTEGER,
@@ -29,11 +28,11 @@ from rhythm.language.codegen_types import (
     OBJECT,
     STRING,
     UNDEFINED,
-    Analysis,
     Function,
     Node,
     sub_expressions,
 )
+from rhythm.language.codegen_types import Analysis
 
 PRIMITIVE: Final = NUMBER | STRING | BOOLEAN | NULL | UNDEFINED
 
@@ -120,6 +119,8 @@ class ReadWriter(ExpressionWriter):
         kind = node[0]
         if kind == "get_member":
             if node[1][0] == "global" or node[2] in ("length", "__proto__"):
+                return False
+            if self.analysis.has_always(self.function_id, node[1], node[2]):
                 return False
             return bool(self.analysis.kinds(self.function_id, node[1]) & OBJECT)
         if kind != "get_index" or node[1][0] == "global":
@@ -211,7 +212,7 @@ class ReadWriter(ExpressionWriter):
         name = self.temporary()
         self.emit(f"try: {name} = {receiver}[{key}]")
         self.emit(f"except h_MISS: {name} = {mark(node[4])}{slow}")
-        return Code(name, ANY, True)
+        return Code(name, self.analysis.kinds(self.function_id, node), True)
 
 
 def _tests_presence(node: Node) -> bool:

@@ -38,19 +38,19 @@ from rhythm.language.codegen_text import (
     mark,
     value_kinds,
 )
-from rhythm.language.codegen_types import (
+from rhythm.language.codegen_tree import (
     ARRAY,
     INTEGER,
     NUMBER,
     OBJECT,
     STRING,
-    Analysis,
     Function,
     Node,
     bodies,
     statement_expressions,
     sub_expressions,
 )
+from rhythm.language.codegen_types import Analysis
 
 ORDER: Final = frozenset(["<", ">", "<=", ">="])
 UPDATE_COPIES_MAX: Final = 60  #: Expression nodes of a loop's update times its `continue`s, up to which it is repeated.

@@ -10,14 +10,8 @@ from __future__ import annotations
 import math
 from typing import Any, Final, NamedTuple
 
-from rhythm.language.codegen_types import (
-    ANY,
-    INTEGER,
-    NUMBER,
-    Analysis,
-    Function,
-    Node,
-)
+from rhythm.language.codegen_tree import ANY, INTEGER, NUMBER, Function, Node
+from rhythm.language.codegen_types import Analysis
 
 COUNT_STEP_MAX: Final = 1 << 20  #: Largest step of a counter; no activation lives long enough to reach 2**53 with it.
 COUNT_START_MAX: Final = 1 << 31  #: Largest constant assigned to a counter.

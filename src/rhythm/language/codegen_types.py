@@ -3,12 +3,13 @@
 One flow-insensitive pass over the IR collects every assignment to every variable (a captured variable is one variable,
 whichever function touches it), and a work list then grows, from nothing, the set of kinds each variable, function
 result and expression can have. Sets are bit masks. Whatever is not understood is ANY, so an answer is never wrong,
-only dull. Three questions are answered:
+only dull. What arrays and objects can hold is followed by codegen_contents. Questions that are answered:
 
     kinds(f, expression)     the kinds of value it can give
-    known_function(f, e)     the one flow function an expression can be, its variable being set to that closure only
-    escapes                  functions whose value is used for anything but direct calls; the others have parameters
-                             whose kinds are those of the arguments at their call sites
+    known_function(f, e)     the one flow function an expression can be, its variable being set to closures of it only
+    escapes                  functions whose value is used for anything but direct calls and callbacks that are
+                             followed; the others have parameters whose kinds are those of the arguments
+    has_always(f, e, name)   whether an expression gives objects only, which all have the property
 
 Nothing here looks at values from outside: parameters of functions that escape, results of awaits and of host calls are
 ANY. A snapshot can only hold what the same program has put in it, so what is proved here holds after a resume as well.
@@ -16,24 +17,35 @@ ANY. A snapshot can only hold what the same program has put in it, so what is pr
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable
 from typing import Any, Final
 
-Node = list[Any]
-Function = dict[str, Any]
-Key = tuple[int, int]  #: A variable: function id, slot (or -1 - capture index for a closure's own name).
+from rhythm.language.codegen_contents import Contents
+from rhythm.language.codegen_tree import (
+    ANY,
+    ARRAY,
+    BOOLEAN,
+    FUNCTION,
+    MATH_CONSTANTS,
+    MATH_FUNCTIONS,
+    NULL,
+    NUMBER,
+    NUMBER_METHODS,
+    OBJECT,
+    OTHER,
+    STRING,
+    STRING_METHODS,
+    UNDEFINED,
+    Function,
+    Key,
+    Node,
+    statement_expressions,
+    statements_of,
+    sub_expressions,
+)
+from rhythm.language.values_types import OBJECT_PROTOTYPE_NAMES
 
-NUMBER: Final = 1
-STRING: Final = 2
-BOOLEAN: Final = 4
-UNDEFINED: Final = 8
-NULL: Final = 16
-ARRAY: Final = 32
-OBJECT: Final = 64
-FUNCTION: Final = 128  #: A flow function; builtin functions are OTHER.
-OTHER: Final = 256
-ANY: Final = 511
-INTEGER: Final = 512  #: Only in generated code: a number held as a Python int. Never in the answers of this module.
+_NOTHING: Final = NULL | UNDEFINED  #: Reading a property of these throws.
 
 _CONSTANTS: Final[dict[str, int]] = {
     "number": NUMBER,
@@ -95,32 +107,6 @@ _STATIC_CALLS: Final[dict[tuple[str, str], int]] = {
     ("Number", "parseFloat"): NUMBER,
     ("Number", "parseInt"): NUMBER,
 }
-STRING_METHODS: Final[dict[str, int]] = {
-    **dict.fromkeys(["charCodeAt", "indexOf", "lastIndexOf"], NUMBER),
-    **dict.fromkeys(
-        [
-            "charAt",
-            "concat",
-            "padEnd",
-            "padStart",
-            "repeat",
-            "replace",
-            "replaceAll",
-            "slice",
-            "substring",
-            "substr",
-            "toLowerCase",
-            "toUpperCase",
-            "trim",
-            "trimEnd",
-            "trimStart",
-            "toString",
-        ],
-        STRING,
-    ),
-    **dict.fromkeys(["endsWith", "includes", "startsWith"], BOOLEAN),
-    "split": ARRAY,
-}
 _ARRAY_METHODS: Final[dict[str, int]] = {
     **dict.fromkeys(["push", "unshift", "indexOf", "lastIndexOf", "findIndex", "findLastIndex"], NUMBER),
     **dict.fromkeys(
@@ -129,95 +115,6 @@ _ARRAY_METHODS: Final[dict[str, int]] = {
     **dict.fromkeys(["some", "every", "includes"], BOOLEAN),
     "join": STRING,
 }
-#: What Math has; its other members are inherited or missing.
-MATH_FUNCTIONS: Final = frozenset(
-    "abs acos acosh asin asinh atan atan2 atanh cbrt ceil clz32 cos cosh exp expm1 floor fround hypot imul log log10 "
-    "log1p log2 max min pow random round sign sin sinh sqrt tan tanh trunc".split()
-)
-MATH_CONSTANTS: Final = frozenset("E LN10 LN2 LOG10E LOG2E PI SQRT1_2 SQRT2".split())
-NUMBER_METHODS: Final = frozenset({"toFixed", "toString", "toPrecision", "toExponential"})
-
-
-def sub_expressions(node: Node) -> Iterator[Node]:
-    """The direct sub-expressions of an expression, spreads and object entries opened."""
-    if node[0] == "template":
-        yield from (part for part in node[1] if part.__class__ is list)
-        return
-    for field in node[1:]:
-        if field.__class__ is not list or not field:  # A `ready` node holds a Code, which is no list.
-            continue
-        if field[0].__class__ is str:
-            yield field
-            continue
-        for item in field:
-            if item.__class__ is not list or not item:
-                continue
-            kind = item[0]
-            if kind == "spread":
-                yield item[1]
-            elif kind == "property":
-                yield item[2]
-            elif kind == "computed":
-                yield item[1]
-                yield item[2]
-            else:
-                yield item
-
-
-def bodies(statement: Node) -> Iterator[list[Node]]:
-    """The statement lists directly inside a statement."""
-    kind = statement[0]
-    if kind == "if":
-        for arm in statement[1]:
-            yield arm[1]
-        yield statement[2]
-    elif kind == "loop":
-        yield statement[3]
-        yield statement[4]
-    elif kind == "for_of":
-        yield statement[5]
-    elif kind == "block":
-        yield statement[2]
-    elif kind == "try":
-        yield statement[1]
-        yield statement[3]
-
-
-#: Index of the expression in a statement, for those that have one; `if` has one per arm.
-_EXPRESSION_FIELD: Final = {
-    "expr": 1,
-    "set": 2,
-    "bind": 2,
-    "loop": 2,
-    "for_of": 3,
-    "return": 1,
-    "throw": 1,
-    "await": 3,
-    "unpack": 3,
-    "check_object": 1,
-}
-
-
-def statement_expressions(statement: Node) -> Iterator[Node]:
-    """The expressions of a statement itself, not those of statements inside it."""
-    kind = statement[0]
-    if kind == "if":
-        for arm in statement[1]:
-            yield arm[0]
-    elif kind in _EXPRESSION_FIELD:
-        expression = statement[_EXPRESSION_FIELD[kind]]
-        if expression is not None:
-            yield expression
-
-
-def statements_of(function: Function) -> Iterator[Node]:
-    """Every statement of a function, outer before inner."""
-    pending = list(reversed(function["body"]))
-    while pending:
-        statement = pending.pop()
-        yield statement
-        for body in bodies(statement):
-            pending.extend(reversed(body))
 
 
 class Analysis:
@@ -229,6 +126,7 @@ class Analysis:
         self.kind_of: dict[Key, int] = {}
         self.returns: list[int] = [0] * count
         self.known: dict[Key, int] = {}
+        self.returned: set[Key] = set()  #: Known variables that hold what a call has returned: any closure of it.
         self.escapes: set[int] = {0}
         #: Least and greatest number of arguments at the direct calls of each function; spread calls count as escapes.
         self.argument_counts: dict[int, tuple[int, int]] = {}
@@ -243,7 +141,14 @@ class Analysis:
         self._find_creators()
         self._collect()
         self._find_known()
-        self._find_escapes()
+        last = self.functions[0]["body"][-1:]
+        #: The workflow's function: its result leaves the program.
+        self.workflow = last[0][1][1] if last and last[0][0] == "return" and last[0][1][0] == "closure" else -1
+        self.contents = Contents(self)
+        for function in self.functions:
+            for statement in statements_of(function):
+                self.contents.statement(function["id"], statement)
+        self.contents.settle()
         self._solve()
 
     # -- variables --
@@ -332,32 +237,62 @@ class Analysis:
             self._assign((function_id, statement[1]), function_id, statement[2])
         elif kind == "return":
             self._assign(function_id, function_id, statement[1])
-        elif kind == "for_of" or kind == "try" or (kind == "await" and statement[2] is not None):
+        elif kind == "for_of":
+            self._assign((function_id, statement[2]), function_id, ["element_of", statement[3]])
+        elif kind == "try" or (kind == "await" and statement[2] is not None):
             self._assign((function_id, statement[2]), function_id, ANY)
         elif kind == "unpack":
             for slot in statement[1]:
                 if slot is not None:
-                    self._assign((function_id, slot), function_id, ANY)
+                    self._assign((function_id, slot), function_id, ["element_or_missing", statement[3]])
             if statement[2] is not None:
                 self._assign((function_id, statement[2]), function_id, ARRAY)
 
     # -- known functions --
 
     def _find_known(self) -> None:
+        self.known = self._known_by(self._closure_of)
+        for key in self._self_captures:
+            self.known[key] = key[0]
+        returned = {function["id"]: self._closure_returned(function) for function in self.functions}
+        if any(target is not None for target in returned.values()):
+
+            def closure_of(function_id: int, value: Node | int) -> int | None:
+                if isinstance(value, list) and value[0] == "call":
+                    callee = self.known_function(function_id, value[1])
+                    return None if callee is None else returned[callee]
+                return self._closure_of(function_id, value)
+
+            more = self._known_by(closure_of)
+            self.returned = set(more) - set(self.known)
+            self.known = more | self.known
+
+    def _known_by(self, closure_of: Callable[[int, Node | int], int | None]) -> dict[Key, int]:
+        """Variables with one assignment, which gives a closure of one function."""
         closures: dict[Key, int] = {}
         spoiled: set[Key] = set()
         for function in self.functions:
             spoiled.update((function["id"], slot) for slot in function["params"])
-        for key, _, value in self._assignments:
+        for key, function_id, value in self._assignments:
             if isinstance(key, int):
                 continue
-            if isinstance(value, list) and value[0] == "closure" and key not in closures:
-                closures[key] = value[1]
-            else:
+            target = None if key in closures else closure_of(function_id, value)
+            if target is None:
                 spoiled.add(key)
-        self.known = {key: target for key, target in closures.items() if key not in spoiled}
-        for key in self._self_captures:
-            self.known[key] = key[0]
+            else:
+                closures[key] = target
+        return {key: target for key, target in closures.items() if key not in spoiled}
+
+    def _closure_of(self, function_id: int, value: Node | int) -> int | None:
+        return value[1] if isinstance(value, list) and value[0] == "closure" else None
+
+    def _closure_returned(self, function: Function) -> int | None:
+        """The function a sync function always returns a closure of."""
+        results = self._results.get(function["id"], [])
+        targets = {self._closure_of(function["id"], value) for value in results}
+        if len(targets) != 1 or function["kind"] != "sync" or _may_run_off(function["body"]):
+            return None
+        return targets.pop()
 
     def known_function(self, function_id: int, node: Node) -> int | None:
         """The id of the only function a variable can hold once it is initialised, or None."""
@@ -368,36 +303,13 @@ class Analysis:
             return None
         return self.known.get(self.key(function_id, node))
 
-    def _find_escapes(self) -> None:
-        for function in self.functions:
-            function_id = function["id"]
-            for statement in statements_of(function):
-                pending = list(statement_expressions(statement))
-                if statement[0] in ("set", "bind") and pending[0][0] == "closure":
-                    target = statement[1] if statement[0] == "set" else ["cell", statement[1]]
-                    if self.key(function_id, target) in self.known:
-                        continue
-                while pending:
-                    self._visit_for_escapes(function_id, pending.pop(), pending)
-
-    def _visit_for_escapes(self, function_id: int, node: Node, pending: list[Node]) -> None:
-        kind = node[0]
-        if kind == "closure":
-            self.escapes.add(node[1])
-        elif kind in ("slot", "cell", "capture"):
-            target = self.known.get(self.key(function_id, node))
-            if target is not None:
-                self.escapes.add(target)
-        elif kind == "call" and (target := self.known_function(function_id, node[1])) is not None:
-            arguments = node[3]
-            if any(argument[0] == "spread" for argument in arguments):
-                self.escapes.add(target)
-            self._calls.append((target, function_id, arguments))
-            low, high = self.argument_counts.get(target, (len(arguments), 0))
-            self.argument_counts[target] = (min(low, len(arguments)), max(high, len(arguments)))
-            pending.extend(argument[1] if argument[0] == "spread" else argument for argument in arguments)
-        else:
-            pending.extend(sub_expressions(node))
+    def note_call(self, target: int, function_id: int, arguments: list[Node]) -> None:
+        """A direct call of a known function, found while following values."""
+        if any(argument[0] == "spread" for argument in arguments):
+            self.escapes.add(target)
+        self._calls.append((target, function_id, arguments))
+        low, high = self.argument_counts.get(target, (len(arguments), 0))
+        self.argument_counts[target] = (min(low, len(arguments)), max(high, len(arguments)))
 
     # -- kinds --
 
@@ -417,28 +329,24 @@ class Analysis:
                 value = arguments[index] if index < len(arguments) else UNDEFINED
                 equations.append(((target, slot), caller, value))
         equations += [(f["id"], f["id"], UNDEFINED) for f in self.functions if _may_run_off(f["body"])]
+        equations += self.contents.equations()
         self._run(equations)
         for function in self.functions:
             for slot in function.get("types", {}).get("numbers", ()):
                 kind_of[(function["id"], slot)] = NUMBER
 
     def _run(self, equations: list[tuple[Key | int, int, Node | int]]) -> None:
-        readers: dict[Key | int, list[int]] = {}
+        readers: dict[Key | int, set[int]] = {}
         pending = list(range(len(equations) - 1, -1, -1))
         queued = set(pending)
-        first = True
-        seen: set[int] = set()
         while pending:
             index = pending.pop()
             queued.discard(index)
             target, function_id, value = equations[index]
-            first = index not in seen
-            seen.add(index)
-            reads: list[Key | int] | None = [] if first else None
+            reads: list[Key | int] = []  # Not the same each time: what is read may depend on what is known.
             kinds = value if isinstance(value, int) else self._kinds(function_id, value, reads)
-            if reads:
-                for read in reads:
-                    readers.setdefault(read, []).append(index)
+            for read in reads:
+                readers.setdefault(read, set()).add(index)
             old = self.returns[target] if isinstance(target, int) else self.kind_of.get(target, 0)
             if kinds | old == old:
                 continue
@@ -490,6 +398,15 @@ class Analysis:
             return self._kinds(function_id, node[1][-1], reads)
         if kind == "get_member":
             return self._member_kinds(function_id, node, reads)
+        if kind == "get_index":
+            return self._index_kinds(function_id, node, reads)
+        if kind in ("element_of", "element_or_missing"):
+            found = self._element_kinds(function_id, node[1], reads, characters=True)
+            return found | UNDEFINED if kind == "element_or_missing" else found
+        if kind == "result_of":
+            if reads is not None:
+                reads.append(node[1])
+            return self.returns[node[1]]
         if kind == "call":
             return self._call_kinds(function_id, node, reads)
         if kind == "call_method":
@@ -514,11 +431,53 @@ class Analysis:
     def _member_kinds(self, function_id: int, node: Node, reads: list[Key | int] | None) -> int:
         if node[1][0] == "global":
             return NUMBER if node[1][1] == "Math" and node[2] in MATH_CONSTANTS else ANY
-        if node[2] == "length":
-            kinds = self._kinds(function_id, node[1], reads)
-            if not kinds & ~(ARRAY | STRING):
-                return NUMBER if kinds else 0
-        return ANY
+        kinds = self._kinds(function_id, node[1], reads)
+        if node[2] == "length" and not kinds & ~(ARRAY | STRING):
+            return NUMBER if kinds else 0
+        if kinds & ~(OBJECT | _NOTHING):
+            return ANY
+        holder = self.contents.property_of(function_id, node[1], node[2])
+        if holder is None:
+            return ANY
+        found = self._held(holder, reads)
+        if self.contents.has_always(function_id, node[1], node[2]):
+            return found
+        return ANY if node[2] in OBJECT_PROTOTYPE_NAMES else found | UNDEFINED
+
+    def has_always(self, function_id: int, node: Node, name: str) -> bool:
+        """Whether an expression gives objects only, all of which have the property at any time."""
+        return self.kinds(function_id, node) == OBJECT and self.contents.has_always(function_id, node, name)
+
+    def holds_numbers(self, function_id: int, node: Node) -> bool:
+        """Whether an expression gives arrays only, whose elements are all numbers."""
+        kinds = self.kinds(function_id, node)
+        return kinds == ARRAY and self._element_kinds(function_id, node, None, characters=False) == NUMBER
+
+    def _held(self, holder: int, reads: list[Key | int] | None) -> int:
+        """Kinds of what a holder of contents holds."""
+        key = (-1 - holder, 0)
+        if reads is not None:
+            reads.append(key)
+        return self.kind_of.get(key, 0)
+
+    def _element_kinds(self, function_id: int, node: Node, reads: list[Key | int] | None, *, characters: bool) -> int:
+        """Kinds of the elements of what an expression gives; `characters`: those of a string are elements too."""
+        kinds = self._kinds(function_id, node, reads)
+        if kinds & ~(ARRAY | STRING | _NOTHING) or (kinds & STRING and not characters):
+            return ANY
+        found = STRING if kinds & STRING else 0
+        if kinds & ARRAY:
+            holder = self.contents.element_of(function_id, node)
+            if holder is None:
+                return ANY
+            found |= self._held(holder, reads)
+        return found
+
+    def _index_kinds(self, function_id: int, node: Node, reads: list[Key | int] | None) -> int:
+        key = self._kinds(function_id, node[2], reads)
+        if key & ~NUMBER:
+            return ANY
+        return self._element_kinds(function_id, node[1], reads, characters=True) | UNDEFINED
 
     def _call_kinds(self, function_id: int, node: Node, reads: list[Key | int] | None) -> int:
         callee = node[1]
@@ -550,6 +509,12 @@ class Analysis:
         if kinds == STRING:
             return STRING_METHODS.get(name, ANY)
         if kinds == ARRAY:
+            if name in ("pop", "shift", "at", "find"):
+                return self._element_kinds(function_id, receiver, reads, characters=False) | UNDEFINED
+            if name == "reduce" and node[4] and node[4][0][0] == "closure" and node[4][0][1] in self.contents.callbacks:
+                start = node[4][1] if len(node[4]) > 1 else ["element_of", receiver]
+                result = ["result_of", node[4][0][1]]
+                return self._kinds(function_id, start, reads) | self._kinds(function_id, result, reads)
             return _ARRAY_METHODS.get(name, ANY)
         if kinds == NUMBER and name in NUMBER_METHODS:
             return STRING
