@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import functools
 import re
 from pathlib import Path
 
@@ -108,6 +109,7 @@ RECEIPT = {"type": "object", "properties": {"txn_id": {}, "ok": {}}, "additional
 LONG = {"F110": "return " + "(" * 501 + "1" + ")" * 501, "F111": "return 1" + " " * (256 * 1024)}
 
 
+@functools.cache
 def diagnostic(code: str) -> Diagnostic:
     """What the example of a code is told about it."""
     text = LONG.get(code, EXAMPLES[code]).replace(BREAK, "\n")

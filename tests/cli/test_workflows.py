@@ -97,6 +97,17 @@ def test_eval_of_a_workflow_that_throws_a_value_gives_the_value(rhythm: Rhythm) 
     assert rhythm("eval", "odd.flow", "--json", code=1).json == {"thrown": {"code": 7}}
 
 
+def test_eval_sends_signals_at_their_times(rhythm: Rhythm) -> None:
+    body = "const a = await signal('go'); const b = await signal('go'); return [a, b, Date.now() - ctx.startedAt]"
+    rhythm.write("x.flow", f"workflow(ctx) {{ {body} }}\n")
+
+    sent = ("--signal", '2h go {"by": "Ada"}', "--signal", "90m go")
+    assert rhythm("eval", "x.flow", *sent, "--json", code=0).json == {"result": [None, {"by": "Ada"}, 7_200_000]}
+    for wrong in ("go", "soon go", "1h go {"):
+        result = rhythm("eval", "x.flow", "--signal", wrong, code=2)
+        assert wrong.split()[0] in result.err or "--signal" in result.err
+
+
 def test_eval_of_a_file_with_errors_is_wrong_input(rhythm: Rhythm) -> None:
     rhythm.write("bad.flow", MISSPELT)
 

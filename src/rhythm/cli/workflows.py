@@ -115,6 +115,14 @@ def evaluate(
     snapshot: Annotated[
         Snapshot, typer.Option(help='"await": write and read back the state at every suspension.')
     ] = Snapshot.never,
+    signals: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--signal",
+            metavar="'AFTER NAME [JSON]'",
+            help='A signal, and when it comes after the start, like \'2h approval {"by": "Ada"}\'; may be repeated.',
+        ),
+    ] = None,
     as_json: options.Json = False,
 ) -> None:
     """Runs one workflow in memory, without a database.
@@ -126,6 +134,7 @@ def evaluate(
     Example: rhythm eval workflows/processOrder.flow --app tasks --inputs '{"orderId": "o-1", "amount": 25}'
     """
     given = options.read_inputs(inputs)
+    sent = [_read_signal(text) for text in signals or ()]
     if not Path(file).is_file():
         raise InvalidInput(f"no such file: {file}")
     ((path, source),) = _read([file]).items()
@@ -137,7 +146,7 @@ def evaluate(
         raise typer.Exit(output.USAGE)
     config = load({"app": app})
     options.import_apps(config.app, config.project)
-    outcome = _evaluate(Path(file), source, given, REGISTRY.as_dict(), snapshot)
+    outcome = _evaluate(Path(file), source, given, REGISTRY.as_dict(), snapshot, sent)
     for level, text in outcome.logs:
         output.message(f"{level}: {text}")
     if outcome.error is None:
@@ -159,7 +168,25 @@ def evaluate(
     raise typer.Exit(output.FAILED)
 
 
-def _evaluate(file: Path, source: str, inputs: Any, tasks: Mapping[str, Any], snapshot: Snapshot) -> Outcome:
+def _read_signal(text: str) -> tuple[str, str, Any]:
+    """After what time, the name, and the payload, of ``AFTER NAME [JSON]``."""
+    from rhythm.durations import parse_seconds
+
+    words = text.split(None, 2)
+    if len(words) < 2:
+        raise InvalidInput(f"--signal {text!r} is not like '2h approval' or '2h approval {{\"by\": \"Ada\"}}'")
+    parse_seconds(words[0])
+    return words[0], words[1], options.read_json(words[2], "--signal") if len(words) > 2 else None
+
+
+def _evaluate(
+    file: Path,
+    source: str,
+    inputs: Any,
+    tasks: Mapping[str, Any],
+    snapshot: Snapshot,
+    signals: Sequence[tuple[str, str, Any]],
+) -> Outcome:
     from rhythm.client.publishing import read_source
     from rhythm.testing import evaluate as evaluate_in_memory
 
@@ -168,7 +195,13 @@ def _evaluate(file: Path, source: str, inputs: Any, tasks: Mapping[str, Any], sn
         with contextlib.suppress(InvalidInput):  # a file that is not read is a workflow that does not exist
             beside[path.stem] = read_source(path)
     return evaluate_in_memory(
-        source, inputs=inputs, tasks=tasks, snapshot=snapshot.value, ctx={"name": file.stem}, workflows=beside
+        source,
+        inputs=inputs,
+        tasks=tasks,
+        snapshot=snapshot.value,
+        signals=signals,
+        ctx={"name": file.stem},
+        workflows=beside,
     )
 
 
