@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import ast
 import re
+import shlex
 from pathlib import Path
+from typing import Any
 
 import pytest
+import typer
 
 import rhythm
+from rhythm.cli.application import application
 from rhythm.config import KEYS
+from rhythm.engine import check_source
 
 ROOT = Path(__file__).resolve().parent.parent
 PAGES = sorted(page for place in (".", "docs", "benchmarks", "examples/*") for page in ROOT.glob(f"{place}/*.md"))
@@ -20,6 +26,55 @@ def test_links_between_pages_lead_somewhere(page: Path) -> None:
     for target in re.findall(r"\]\(([^)#]+)(?:#[^)]*)?\)", text):
         if "://" not in target:
             assert (page.parent / target).exists(), f"{page.name} links to {target}"
+
+
+_BLOCK = re.compile(r"^```(\w+)\n(.*?)^```", re.M | re.S)
+
+
+def blocks(language: str) -> list[tuple[str, str]]:
+    """(page, text) of every fenced block in this language."""
+    return [(page.name, text) for page in PAGES for kind, text in _BLOCK.findall(page.read_text()) if kind == language]
+
+
+#: Pages whose snippets are run, refused ones among them, by tests of their own.
+ELSEWHERE = {"language.md", "checking.md"}
+
+
+@pytest.mark.parametrize(("page", "source"), [b for b in blocks("javascript") if b[0] not in ELSEWHERE])
+def test_workflows_on_every_page_compile(page: str, source: str) -> None:
+    whole = source if re.search(r"\bworkflow\s*\(", source) else f"workflow(ctx, inputs) {{\n{source}\n}}"
+
+    assert [d for d in check_source(whole, page) if d.severity == "error"] == []
+
+
+@pytest.mark.parametrize(("page", "source"), blocks("python"))
+def test_python_on_every_page_compiles(page: str, source: str) -> None:
+    compile(source, page, "exec", flags=ast.PyCF_ALLOW_TOP_LEVEL_AWAIT)
+
+
+def commands() -> list[tuple[str, list[str]]]:
+    """(page, words) of every `rhythm` command in a block of shell commands."""
+    lines = [(page, line) for page, text in blocks("sh") for line in re.sub(r"\\\n\s*", " ", text).splitlines()]
+    found = []
+    for page, line in lines:
+        for part in re.split(r"&&|(?<=\s)&$|;", line):
+            words = shlex.split(part, comments=True)
+            if words[:1] == ["rhythm"]:
+                found.append((page, words[1:]))
+    return found
+
+
+@pytest.mark.parametrize(("page", "words"), commands(), ids=lambda value: value if isinstance(value, str) else value[0])
+def test_commands_on_every_page_exist_with_their_options(page: str, words: list[str]) -> None:
+    command: Any = typer.main.get_command(application)
+    while (inner := getattr(command, "commands", {}).get(words[0])) is not None:
+        command, words = inner, words[1:]
+        if not words:
+            break
+    known = {option for parameter in command.params for option in (*parameter.opts, *parameter.secondary_opts)}
+
+    assert command.name != "rhythm", f"{page}: there is no command {words[0]}"
+    assert [word for word in words if re.match(r"--?[a-z]", word) and word.partition("=")[0] not in known] == []
 
 
 def test_every_page_is_found_from_the_readme() -> None:
