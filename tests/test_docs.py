@@ -73,7 +73,7 @@ def test_commands_on_every_page_exist_with_their_options(page: str, words: list[
             break
     known = {option for parameter in command.params for option in (*parameter.opts, *parameter.secondary_opts)}
 
-    assert command.name != "rhythm", f"{page}: there is no command {words[0]}"
+    assert not hasattr(command, "commands") or not words or words[0].startswith("-"), f"there is no {words[0]}"
     assert [word for word in words if re.match(r"--?[a-z]", word) and word.partition("=")[0] not in known] == []
 
 
