@@ -11,6 +11,7 @@ import json
 import re
 import shutil
 import subprocess
+import unicodedata
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ from typing import Any
 import pytest
 
 from rhythm.engine import check_source
+from rhythm.language.units import to_units
 from rhythm.testing import evaluate
 from rhythm.testing.evaluate import Outcome
 
@@ -169,6 +171,21 @@ def what_leaves_is_json() -> None:
             assert "$.a[0]" in str(outcome.error.message)
 
 
+def unicode_is_that_of_python() -> None:
+    newer = "\U0001e030"  # of Unicode 15
+    escaped = "".join(f"\\u{ord(unit):04x}" for unit in to_units(newer))
+    program = f"return '{escaped}'.normalize('NFKC') + 'é'.toUpperCase()"
+    assert here(program).result == unicodedata.normalize("NFKC", newer) + "É"
+    assert run_node(f"console.log('{escaped}'.normalize('NFKC') === '{escaped}')").stdout == "false\n"
+
+
+def clones_do_not_show_functions() -> None:
+    program = "try { structuredClone({ f: () => 1 }) } catch (error) { return error.message }"
+    assert here(program).result == "function could not be cloned."
+    shown = run_node(f"console.log((() => {{ {program} }})())").stdout
+    assert shown == "() => 1 could not be cloned.\n"
+
+
 def limits_end_the_execution() -> None:
     outcome = here("try { 'x'.repeat(2 ** 27) } catch (error) { return 'caught' }")
     assert outcome.error is not None
@@ -192,6 +209,8 @@ TABLE: dict[str, Proof] = {
     "`error.stack` lists": Shown(stacks_list_flow_places),
     "`console.log`, `info`": Shown(console_writes_to_the_log),
     "What goes into a task": Shown(what_leaves_is_json),
+    "Upper and lower case": Shown(unicode_is_that_of_python),
+    "The message of a `DataCloneError`": Shown(clones_do_not_show_functions),
     "Strings, arrays, nesting": Shown(limits_end_the_execution),
     "`var` ": Refused("var a = 1; return a", "for (var i = 0; i < 1; i++) {}"),
     "`this`, `super`": Refused(
