@@ -2,7 +2,7 @@
 
 Each run is a worker with one fail point under a mixture of everything a workflow can do. After a kill, and while it
 stands still, the clock is moved past its heartbeat timeout and another worker takes over; then every outcome, every
-step in the ledger and all invariants must be as if nothing had happened.
+step in the ledger, every line of the logs and all invariants must be as if nothing had happened.
 
 `make test` takes the places that differ most and steps over some passings; `make faults` (RHYTHM_FAULT_SCALE=N) takes
 all of both, under N times as much work.
@@ -32,13 +32,21 @@ PASSINGS_MAX = 200  #: of one place in one run; more means that a scenario does 
 MIXED = """
 workflow(ctx, inputs) {
   const order = inputs.order
+  console.log("begins")
   const fan = await Promise.all([0, 1].map(i => task("book", { order, step: "fan" + i })))
+  console.log("fan")
   const [message] = await Promise.all([signal("go"), sleep("5ms")])
+  console.log("message")
   const made = await child("order", { order: order + "-child" })
-  const booked = [await task("bank", { order }), await task("till", { order })]
+  console.log("made")
+  const booked = [await task("bank", { order })]
+  console.log("bank")
+  booked.push(await task("till", { order }))
+  console.log("till")
   return { fan: fan.map(answer => answer.step), message, made, booked }
 }
 """
+SAID = ["begins", "fan", "message", "made", "bank", "till"]
 WORKER_CALLS = ("exchange", "step", "heartbeat", "maintain", "register_worker", "complete")
 POINTS = (*faults.PLACES, *(f"{call}.{moment}" for call in WORKER_CALLS for moment in faults.MOMENTS))
 #: The action at each point; `drop` is for connections, and a place in the worker has none.
@@ -138,6 +146,8 @@ class Runs:
     async def check(self, expected: dict[uuid.UUID, Any]) -> None:
         for execution_id, output in expected.items():
             assert output == await self.shop.client.wait(execution_id, timeout=1)
+            lines = await self.shop.client.logs(execution_id)
+            assert (SAID if isinstance(output, dict) else []) == [line.text for line in lines]
         entries = await self.shop.query("select order_id, step, count(*) as n from ledger group by 1, 2")
         assert [dict(row) for row in entries if row["n"] != 1] == []
         assert len(entries) == 7 * self.number * ORDERS
