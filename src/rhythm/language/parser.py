@@ -25,7 +25,8 @@ from rhythm.language.diagnostics import Diagnostic, Report, closest
 from rhythm.language.guesses import TYPESCRIPT, TYPESCRIPT_STATEMENTS, unclosed_block
 from rhythm.language.lexer import tokenize
 from rhythm.language.nodes import STATEMENT_NESTING_MAX
-from rhythm.language.parser_expressions import ExpressionParser, ParseError
+from rhythm.language.parser_expressions import ExpressionParser
+from rhythm.language.parser_tokens import ParseError
 from rhythm.language.recursion import recursion_room
 from rhythm.language.tokens import BAD, END, NAME, PUNCTUATOR, Token
 
