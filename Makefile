@@ -8,6 +8,8 @@
 #   make format    rewrites the files as `make lint` wants them
 #   make faults    a fault at every passing of every named place (SCALE=1 times the work of `make test`)
 #   make simulate  SEEDS=200 random schedules against the store, compared with a reference model
+#   make fuzz      COUNT=20000 random programs compared with Node, from SEED=0 on; prints what they were made of
+#   make mutants   bugs planted in the compiler and the run time; the random programs must notice each
 #   make chaos     workers and PostgreSQL killed at random under WORKFLOWS=5000 mixed workflows (SEED=…)
 #   make bench     measures this machine
 #   make curves    measures what grows (half an hour or more; ONLY=depth,… SCALE=0.1) and draws docs/figures/
@@ -21,7 +23,7 @@ BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
 TEST_PROCESSES ?= 2
 
-.PHONY: help run test faults simulate chaos lint imports types format bench curves clean check-node
+.PHONY: help run test faults simulate fuzz mutants chaos lint imports types format bench curves clean check-node
 
 help:
 	@sed -n 's/^#   \(make .*\)/\1/p' Makefile
@@ -51,6 +53,12 @@ faults: $(STAMP)
 
 simulate: $(STAMP)
 	RHYTHM_SIMULATE_SEEDS=$(or $(SEEDS),200) $(BIN)/python -m pytest -q -n $(TEST_PROCESSES) --dist worksteal tests/store/test_simulation.py
+
+fuzz: check-node $(STAMP)
+	$(BIN)/python -m tests.language.fuzz --count $(or $(COUNT),20000) --seed $(or $(SEED),0) --processes $(TEST_PROCESSES)
+
+mutants: check-node $(STAMP)
+	$(BIN)/python -m tests.language.fuzz.mutants
 
 chaos: $(STAMP)
 	$(BIN)/python -m tests.chaos --workflows $(or $(WORKFLOWS),5000) $(if $(SEED),--seed $(SEED))

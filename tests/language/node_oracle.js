@@ -6,17 +6,10 @@ const programs = JSON.parse(require("node:fs").readFileSync(0, "utf8"))
 const RealDate = Date
 
 function host({ signals, outcomes, workflows }, begin) {
-  let now = begin, number = 0, turns = 0
+  let now = begin, number = 0, turn = 0
   const events = [], unread = [], waits = [], calls = []
-  const pending = new Map()                // promise of an operation -> how to cancel it
-  const at = (due, order, run) => {
-    const event = { due, order, run }
-    events.push(event)
-    events.sort((a, b) => a.due - b.due || a.order - b.order)
-    return event
-  }
-  const drop = (event) => { const index = events.indexOf(event); if (index >= 0) events.splice(index, 1) }
-  const seconds = (d) => typeof d === "number" ? d : [...d.matchAll(/([\d.]+)\s*(ms|s|m|h|d)/g)]
+  const at = (due, order, run) => { events.push({ due, order, run }); events.sort((a, b) => a.due - b.due || a.order - b.order) }
+  const seconds = (d) => typeof d === "number" ? d : d instanceof RealDate ? d.getTime() - now : [...d.matchAll(/([\d.]+)\s*(ms|s|m|h|d)/g)]
     .reduce((sum, [, n, unit]) => sum + n * { ms: 1, s: 1000, m: 60000, h: 3600000, d: 86400000 }[unit], 0)
   const copy = (value) => value === undefined ? undefined : JSON.parse(JSON.stringify(value))
   const failure = (name, message, fields) => {
@@ -42,78 +35,87 @@ function host({ signals, outcomes, workflows }, begin) {
     if (!answer) throw new Error(`${name} was not called with ${JSON.stringify(given)}`)
     return answer
   }
-  const cancelled = (what, fields) => failure("CancelledError", `${what} was cancelled`, { type: "cancelled", ...fields })
-  function cancellable(start, cancelIt) {
-    let settle
-    const promise = new Promise((resolve, reject) => { settle = { resolve, reject } })
-    const over = () => pending.delete(promise)
-    const event = start((value) => { over(); settle.resolve(value) }, (error) => { over(); settle.reject(error) })
-    pending.set(promise, () => { over(); cancelIt(event, settle.reject) })
+  // Each operation: its promise settles at most once, and `stop` is what `cancel` and a passed deadline do to it.
+  const operations = new WeakMap()
+  function operation(begin) {
+    const self = { order: ++number, turn, done: false, asked: false }
+    const promise = new Promise((resolve, reject) => {
+      self.resolve = (value) => { if (!self.done) { self.done = true; resolve(value) } }
+      self.reject = (error) => { if (!self.done) { self.done = true; reject(error) } }
+    })
+    operations.set(promise, self)
+    begin(self)
     return promise
   }
-  function task(name, inputs) {
-    const order = ++number, given = copy(inputs) ?? {}
-    calls.push([name, given])
-    const answer = answerOf(name, given), turn = turns
-    return cancellable((resolve, reject) => at(now + (answer.delay ?? 1), order, () => {
-      if (!("error" in answer)) return resolve(copy(answer.value) ?? null)
-      const { name: kind, message, ...fields } = typeof answer.error === "string"
+  const cancelled = (text, fields) => failure("CancelledError", `${text} was cancelled`, { type: "cancelled", ...fields })
+  const starter = (kind, field) => (name, inputs, options = {}) => operation((self) => {
+    const call = [name, inputs === undefined ? {} : copy(inputs)], abandon = options.onCancel === "abandon"
+    calls.push(call)
+    const answer = answerOf(...call)
+    const late = (text) => failure("TimeoutError", `${kind} ${name} ${text}`, { type: "timeout", [field]: name })
+    self.due = now + ("delay" in answer ? seconds(answer.delay) : 1 + Math.max(0, seconds(options.delay ?? 0)))
+    at(self.due, self.order, () => {
+      if (self.stopped) return
+      if (!("error" in answer)) return self.resolve(copy(answer.value) ?? null)
+      const { name: error, message, ...fields } = typeof answer.error === "string"
         ? { name: "CardDeclined", message: answer.error, type: "failed" } : answer.error
-      reject(failure(kind, message, { ...fields, task: name }))
-    }), (event, reject) => {
-      if (turn === turns) { drop(event); calls.pop(); reject(cancelled(`task ${name}`, { task: name })) }
-      else if (event.due > now + 1) {
-        drop(event)
-        at(now + 1, order, () => reject(failure("CancelledError", "the task was cancelled", { type: "cancelled", task: name })))
-      }
+      self.reject(failure(error, message, { ...fields, [field]: name }))
     })
-  }
-  function child(name, inputs) {
-    if (!workflows?.[name]) return task(name, inputs)
-    const order = ++number
-    const begun = load(workflows[name])({ executionId: name, name, cancelled: false }, copy(inputs) ?? {})
-    return new Promise((resolve, reject) => begun.then(
-      (value) => at(now + 1, order, () => resolve(copy(value) ?? null)),
-      (error) => at(now + 1, order, () => reject(failure(error.name, error.message, { ...error, workflow: name }))),
-    ))
-  }
+    // One that takes longer confirms a millisecond later that it was stopped.
+    const ask = (error) => {
+      if (self.asked) return
+      self.asked = true
+      if (self.due > now + 1) { self.stopped = true; at(now + 1, self.order, () => self.reject(error)) }
+    }
+    self.stop = () => {
+      if (options.cancellable === false) return false
+      const started = self.turn !== turn
+      if (!started) calls.splice(calls.indexOf(call), 1)
+      if (abandon || !started) self.reject(cancelled(`${kind} ${name}`, { [field]: name }))
+      else ask(cancelled(`${kind} ${name}`, { [field]: name }))
+      return true
+    }
+    if (options.deadline !== undefined) at(now + Math.max(0, seconds(options.deadline)), self.order, () => {
+      const error = late("did not end within its deadline")
+      if (abandon) self.reject(error)
+      else if (!self.done) ask(error)
+    })
+  })
+  const task = starter("task", "task"), pretend = starter("child", "workflow")
+  const child = (name, inputs, options) => workflows?.[name] === undefined ? pretend(name, inputs, options) : operation((self) => {
+    load(workflows[name])({ executionId: name, name, cancelled: false }, copy(inputs) ?? {}).then(
+      (value) => at(now + 1, self.order, () => self.resolve(copy(value) ?? null)),
+      (error) => at(now + 1, self.order, () => self.reject(failure(error.name, error.message, { ...error, workflow: name }))))
+    self.stop = () => false
+  })
+  const sleep = (duration) => operation((self) => {
+    const due = duration instanceof RealDate ? duration.getTime() : now + Math.max(0, seconds(duration))
+    at(due, self.order, () => self.resolve(undefined))
+    self.stop = () => { self.reject(cancelled("sleep")); return true }
+  })
+  const signal = (name, options) => operation((self) => {
+    self.name = name
+    waits.push(self)
+    self.stop = () => { self.reject(cancelled(`signal ${name}`)); return true }
+    if (options?.timeout !== undefined) at(now + Math.max(0, seconds(options.timeout)), self.order, () =>
+      self.reject(failure("TimeoutError", `signal ${name} timed out`, { type: "timeout" })))
+  })
   function cancel(promise) {
-    const cancelIt = pending.get(promise)
-    if (cancelIt) cancelIt()
-    return cancelIt !== undefined
-  }
-  function sleep(duration) {
-    const order = ++number
-    const due = duration instanceof FakeDate ? duration.getTime() : now + Math.max(0, seconds(duration))
-    return cancellable((resolve) => at(due, order, () => resolve(undefined)), (event, reject) => {
-      drop(event)
-      reject(cancelled("sleep"))
-    })
-  }
-  function signal(name, options) {
-    const order = ++number
-    return cancellable((resolve, reject) => {
-      const wait = { name, resolve, done: false }
-      waits.push(wait)
-      if (options?.timeout !== undefined) at(now + seconds(options.timeout), order, () => {
-        if (!wait.done) { wait.done = true; reject(failure("TimeoutError", `signal ${name} timed out`, { type: "timeout" })) }
-      })
-      return wait
-    }, (wait, reject) => {
-      wait.done = true
-      reject(cancelled(`signal ${name}`))
-    })
+    if (!(promise instanceof Promise)) throw new TypeError("cancel needs a promise")
+    const self = operations.get(promise)
+    return self !== undefined && !self.done && self.stop()
   }
   class FakeDate extends RealDate {
     constructor(...args) { if (args.length === 0) super(now); else super(...args) }
     static now() { return Math.floor(now) }
+    static [Symbol.hasInstance](value) { return value instanceof RealDate }  // clones are real ones
   }
   signals.forEach(([after, name, payload], index) => at(begin + seconds(after), index - 1e6, () => unread.push([name, payload])))
   const match = () => {
     for (const wait of waits) {
       if (wait.done) continue
       const index = unread.findIndex(([name]) => name === wait.name)
-      if (index >= 0) { wait.done = true; wait.resolve(unread.splice(index, 1)[0][1]); return true }
+      if (index >= 0) { wait.resolve(unread.splice(index, 1)[0][1]); return true }
     }
     return false
   }
@@ -122,7 +124,7 @@ function host({ signals, outcomes, workflows }, begin) {
     promise.then(() => { over = true }, () => { over = true })
     while (true) {
       await new Promise(setImmediate)
-      turns += 1
+      turn++
       if (over) return
       if (match()) continue
       const event = events.shift()
@@ -145,12 +147,14 @@ async function run(program) {
   return { ...await outcomeOf(program, load, settle), ...(program.outcomes ? { calls } : {}) }
 }
 
-async function outcomeOf({ source, inputs, ctx }, load, settle) {
+async function outcomeOf({ source, inputs }, load, settle) {
   try {
     const workflow = load(source)
-    const promise = workflow(ctx ?? { executionId: "x", cancelled: false }, inputs ?? {})
+    const promise = workflow({ executionId: "x", cancelled: false }, inputs ?? {})
     await settle(promise)
-    const value = await Promise.race([promise, new Promise((r) => setImmediate(() => r({ "@": "pending" })))])
+    const never = { error: "DeadlockError: the workflow waits for something that can never happen" }
+    const value = await Promise.race([promise, new Promise((r) => setImmediate(r, never))])
+    if (value === never) return never
     return { value: JSON.stringify(value) ?? "null" }
   } catch (error) {
     if (error instanceof Error) return { error: `${error.name}: ${error.message}` }

@@ -15,16 +15,17 @@ import shutil
 import subprocess
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from rhythm import payloads
 from rhythm.durations import parse_seconds
 from rhythm.failures import failure_payload
 from rhythm.tasks import Task, TaskContext
-from rhythm.testing import Later
+from rhythm.testing import Later, evaluate
 from rhythm.testing.evaluate import Outcome
 
 ORACLE = Path(__file__).parent / "node_oracle.js"
+NODE_SECONDS_MAX = 120  #: for the programs of one call
 BEGIN_SECONDS = 1_700_000_000  #: where the oracle's clock begins
 
 
@@ -85,7 +86,12 @@ def run_in_node(programs: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
     node = shutil.which("node")
     assert node, "Node 20 is the judge of the language"
     done = subprocess.run(
-        [node, str(ORACLE)], input=json.dumps(programs), capture_output=True, text=True, timeout=120, env={"TZ": "UTC"}
+        [node, str(ORACLE)],
+        input=json.dumps(programs),
+        capture_output=True,
+        text=True,
+        timeout=NODE_SECONDS_MAX,
+        env={"TZ": "UTC"},
     )
     assert done.returncode == 0, done.stderr
     results = json.loads(done.stdout)
@@ -99,3 +105,39 @@ def comparable(outcome: Outcome) -> dict[str, Any]:
     if outcome.error.has_thrown:
         return {"thrown": outcome.error.thrown}
     return {"error": f"{outcome.error.name}: {outcome.error.message}"}
+
+
+# What the corpus and the random programs may call.
+
+
+class CardDeclined(Exception):
+    """What tasks fail with."""
+
+
+def echo(inputs: Any, /) -> Any:
+    return inputs
+
+
+def fail(message: str) -> None:
+    raise CardDeclined(message)
+
+
+def later(value: Any, delay: float) -> Later:
+    return Later(value=value, delay=_seconds(delay))
+
+
+def later_fail(message: str, delay: float) -> Later:
+    return Later(error=CardDeclined(message), delay=_seconds(delay))
+
+
+def _seconds(duration: float | str) -> float | str:
+    return duration if isinstance(duration, str) else duration / 1000
+
+
+TASKS = {"echo": echo, "fail": fail, "later": later, "laterFail": later_fail}
+
+
+def run_here(source: str, signals: Sequence[Any], mode: Literal["never", "await"]) -> dict[str, Any]:
+    """The outcome here, with snapshots as ``mode`` says. Signals are [after, name, payload], numbers milliseconds."""
+    given = [(_seconds(after), name, payload) for after, name, payload in signals]
+    return comparable(evaluate(source, tasks=TASKS, snapshot=mode, signals=given, clock=BEGIN_SECONDS))

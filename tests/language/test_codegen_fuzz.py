@@ -13,8 +13,8 @@ import pytest
 from rhythm.language import codegen, codegen_contents, ir
 from rhythm.language.codegen_contents import Contents
 from tests.language import alias_fuzz
-from tests.language.flow_fuzz import Source, compare
 from tests.language.flow_node import compile_source
+from tests.language.fuzz.generator import Writer
 
 PROGRAMS = 40
 MUTANTS = 300
@@ -53,11 +53,6 @@ def check_text(source: str) -> None:
             assert not isinstance(node, ast.Import | ast.ImportFrom | ast.Lambda | ast.ClassDef | ast.Global), node
 
 
-@pytest.mark.parametrize("first", range(0, PROGRAMS, 20))
-def test_random_programs_as_in_node(first: int) -> None:
-    assert compare(first, 20) == []
-
-
 def test_random_programs_that_share_arrays_and_objects_as_in_node() -> None:
     assert alias_fuzz.compare(0, 2 * PROGRAMS) == []
 
@@ -74,7 +69,7 @@ def test_those_programs_notice_a_value_that_is_not_followed(blind: str, monkeypa
 
 @pytest.mark.parametrize("seed", range(0, PROGRAMS, 4))
 def test_generated_text_holds_only_known_names(seed: int) -> None:
-    check_text(codegen.load(compile_source(Source(seed).program())).source)
+    check_text(codegen.load(compile_source(Writer(seed).program())).source)
 
 
 HOSTILE: list[Any] = [
@@ -111,7 +106,7 @@ def places(data: Any, out: list[tuple[Any, Any]]) -> list[tuple[Any, Any]]:
 
 
 def test_a_mutated_ir_is_refused_or_harmless() -> None:
-    original = compile_source(Source(2).program())
+    original = compile_source(Writer(2).program())
     rng = random.Random(1)
     accepted = 0
     for _ in range(MUTANTS):

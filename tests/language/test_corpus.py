@@ -16,8 +16,7 @@ from typing import Any
 
 import pytest
 
-from rhythm.testing import Later, evaluate
-from tests.language.recorded import BEGIN_SECONDS, comparable, run_in_node
+from tests.language.recorded import run_here, run_in_node
 
 FOLDER = Path(__file__).parent / "corpus"
 _EXPECTATION = re.compile(r"//\s*(expect|throws|thrown):\s*(.+)$", re.M)
@@ -55,29 +54,6 @@ def _programs() -> list[Program]:
 PROGRAMS = _programs()
 
 
-class CardDeclined(Exception):
-    pass
-
-
-def echo(inputs: Any, /) -> Any:
-    return inputs
-
-
-def fail(message: str) -> None:
-    raise CardDeclined(message)
-
-
-def later(value: Any, delay: float) -> Later:
-    return Later(value=value, delay=delay / 1000)
-
-
-def later_fail(message: str, delay: float) -> Later:
-    return Later(error=CardDeclined(message), delay=delay / 1000)
-
-
-TASKS = {"echo": echo, "fail": fail, "later": later, "laterFail": later_fail}
-
-
 @functools.cache
 def node_results() -> list[dict[str, Any]]:
     return run_in_node([{"source": p.source, "signals": p.signals} for p in PROGRAMS])
@@ -92,14 +68,7 @@ def said(program: Program) -> dict[str, Any]:
 @pytest.mark.parametrize("mode", ["never", "await"])
 @pytest.mark.parametrize("program", PROGRAMS, ids=lambda program: program.place)
 def test_program_gives_what_it_says(program: Program, mode: Any) -> None:
-    signals = [
-        (after / 1000 if isinstance(after, int | float) else after, name, value)
-        for after, name, value in program.signals
-    ]
-
-    outcome = evaluate(program.source, tasks=TASKS, snapshot=mode, signals=signals, clock=BEGIN_SECONDS)
-
-    assert said(program) == comparable(outcome)
+    assert said(program) == run_here(program.source, program.signals, mode)
 
 
 def test_there_are_many_programs() -> None:
