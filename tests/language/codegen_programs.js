@@ -334,3 +334,18 @@ for (let i = 0; i < 90; i++) m.set(i, i); for (const [k] of m) { m.delete(k); m.
 const it = new Map([[1, 2], [3, 4]]).entries(); it.next(); seen.push([...it], [...it], m.size, m.get(), m.has(undefined))
 const s = new Set([1, 1, '1', null]); for (const x of s) { if (s.size < 9) s.add(s.size); seen.push(x) }
 m.forEach((v, k) => { if (k > 1) m.clear(); seen.push(v) }); return [seen, [...s.add(NaN).add(NaN).values()], s.clear(), s.size]
+
+//# elements as operands
+const a = [1, 2]; const b = ['x']; const out = []; let sum = 0, text = ''
+for (let i = 0; i < 4; i++) { sum += a[i]; out.push(a[i] * 2, a[i] < 2, 1 - a[i + 1], a[i] % 2, a[i] + a[i + 1], sum) }
+for (let i = 0; i < 3; i++) { text += a[i]; out.push(a[i] + '', '' + a[i], a[i] + b[i], a[i] ?? 9, a[i] === undefined) }
+for (let i = 0; i < 3; i++) { const t = i; out.push(i + a[i++] + i, -a[i], a[i] || t); i = t }
+const c = [1]; c.push(undefined); for (let i = 0; i < 3; i++) out.push(c[i] + 1, c[i] * 1); return [out, text]
+
+//# elements and properties that are followed
+const made = [], named = { x: 1, y: 2 }; for (let i = 0; i < 3; i++) made.push({ x: i, y: i * 2 })
+const other = made[1]; other.x = 'text'; const all = made.map((p) => p.x + 1), first = made.find((p) => p.y === 2)
+const keep = (o) => { o.y = null; return o }; const kept = keep(named), lost = { ...named }; delete lost.x
+made.sort((p, q) => q.y - p.y); const [one, , three, four] = made
+const unknown = [kept]; unknown.forEach((o) => { o.z = 5 }); return [all, first, named.y + 1, kept.z * 2, lost.x, lost.y,
+one.y + 1, three.x + 1, four === undefined, made.reduce((n, p) => n + p.y, 0), named.toString === undefined, made[7]]

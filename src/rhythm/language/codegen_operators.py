@@ -48,7 +48,8 @@ _TYPEOF_CLASS: Final = {"number": "h_float", "string": "h_str", "boolean": "h_bo
 _TRUE: Final = Code("True", BOOLEAN, True)
 _FALSE: Final = Code("False", BOOLEAN, True)
 
-JOINED_INLINE_MAX: Final = 5  #: Parts of a template that are joined before their length is known.
+JOINED_INLINE_MAX: Final = 5  #: Parts of a template that are joined before their length is known, short ones apart.
+_SHORT: Final = NUMBER | BOOLEAN | NULL | UNDEFINED  #: Kinds of values whose texts are short.
 
 
 class OperatorWriter:
@@ -510,7 +511,9 @@ class OperatorWriter:
             return Code("''", STRING, True)
         if len(parts) == 1:
             return parts[0]
-        if len(parts) > JOINED_INLINE_MAX:
+        kinds = self.analysis.kinds
+        items = [item for item in node[1] if item.__class__ is not str]
+        if sum(1 for item in items if kinds(self.function_id, item) & ~_SHORT) > JOINED_INLINE_MAX:
             return Code(f"h_join_texts(({', '.join(part.text for part in parts)}))", STRING)
         joined = self.temporary()
         total = " + ".join(part.text for part in parts) if len(parts) < 4 else _join(parts)

@@ -59,6 +59,8 @@ _ALWAYS: Final[dict[str, tuple[int, ...]]] = {
 _NAMES: Final = frozenset(
     {"slot", "number", "string", "true", "false", "null", "undefined", "nan", "infinity", "ready"}
 )
+#: Operators that turn undefined into NaN; `+` only beside a number.
+_TO_NUMBERS: Final = frozenset(["+", "-", "*", "/", "%", "<", ">", "<=", ">="])
 _INERT: Final = _NAMES | {"cell", "capture", "checked", "global"}
 
 
@@ -159,7 +161,7 @@ class ReadWriter(ExpressionWriter):
         tested = kind in ("and", "or", "coalesce", "conditional") or _tests_presence(node)
         ready: list[Node] = []
         for index, child in enumerate(children):
-            item = self.hoist(child, presence=tested)
+            item = self._hoist_number(node, child) or self.hoist(child, presence=tested)
             later = children[index + 1 :]
             if any(self.has_reads(other) for other in later) and not self._can_wait(item, later):
                 item = ["ready", self._moved(item)]
@@ -167,6 +169,24 @@ class ReadWriter(ExpressionWriter):
         if self.is_hoisted(node) and not (presence and self._is_read(node)):
             return ["ready", self.write_hoisted(node, ready)]
         return _rebuilt(node, ready)
+
+    def _hoist_number(self, node: Node, child: Node) -> Node | None:
+        """`a[i]` as an operand of arithmetic, `a` holding only numbers: undefined, beyond its end, is NaN there."""
+        if node[0] != "binary" or node[1] not in _TO_NUMBERS or child[0] != "get_index" or not self._is_read(child):
+            return None
+        other = node[3] if child is node[2] else node[2]
+        if node[1] == "+" and self.analysis.kinds(self.function_id, other) & ~(NUMBER | UNDEFINED):
+            return None
+        if self.has_reads(child[1]) or not self.analysis.holds_numbers(self.function_id, child[1]):
+            return None
+        index = self.integer_or_none(child[2])
+        target = self.code(child[1])
+        if index is None or not target.simple:
+            return None
+        name = self.temporary()
+        self.emit(f"try: {name} = {target.text}[{index}]")
+        self.emit(f"except h_MISS: {name} = h_nan")
+        return ["ready", Code(name, NUMBER, True)]
 
     def _can_wait(self, node: Node, later: list[Node]) -> bool:
         """Whether an operand may be evaluated after statements for later operands have run."""
