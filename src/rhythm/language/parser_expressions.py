@@ -328,7 +328,11 @@ class ExpressionParser(TokenReader):
                     optional += 2  # counts twice, as a condition does
                     self.expression_depth += 2
                     if self.expression_depth > EXPRESSION_NESTING_MAX:
-                        raise self.fail("F110", f"a chain has at most {EXPRESSION_NESTING_MAX // 2} links with `?.`")
+                        raise self.fail(
+                            "F110",
+                            f"a chain has at most {EXPRESSION_NESTING_MAX // 2} links with `?.`",
+                            hint="put parts into variables",
+                        )
                     self.advance()
                     expression = self.optional_link(expression, start)
                     continue
