@@ -185,6 +185,7 @@ def test_every_key_can_be_set_by_its_variable(tmp_path: Path) -> None:
         "embedded": "true",
         "pooler": "true",
         "retention": "7d",
+        "key_window": "7d",
     }
     keys = set(KEYS) - {"queue"}  # tables of a file
     environ = {f"RHYTHM_{key.upper()}": samples.get(key, "7") for key in keys}

@@ -24,7 +24,7 @@ from urllib.parse import urlsplit
 
 from rhythm.durations import parse_rate, parse_seconds
 from rhythm.errors import ConfigurationError, InvalidDuration, NotConfigured
-from rhythm.model import NAME_LENGTH_MAX, PAYLOAD_BYTES_MAX, QueueLimits
+from rhythm.model import KEY_WINDOW_SECONDS, NAME_LENGTH_MAX, PAYLOAD_BYTES_MAX, QueueLimits
 
 FILE_NAME = "rhythm.toml"
 VARIABLE_PREFIX = "RHYTHM_"
@@ -64,6 +64,7 @@ class Config:
     poll_interval: float = 1.0  #: Longest time between two looks for work. Default 1 s.
     payload_bytes_max: int = PAYLOAD_BYTES_MAX  #: Largest inputs, output or signal, bytes of JSON. Default 1 MiB.
     retention: float | None = None  #: Finished executions are kept for so long. Default: for ever.
+    key_window: float = KEY_WINDOW_SECONDS  #: An idempotency key is kept at least so long. Default 30 d.
     queue: Mapping[str, QueueLimits] = field(default_factory=dict)  #: Limits of queues, by name. Default none.
     log_level: str = "info"  #: One of LOG_LEVELS. Default "info".
     log_format: str = "text"  #: One of LOG_FORMATS. Default "text".
@@ -320,6 +321,7 @@ _KEYS: Mapping[str, Callable[[object, Path], Any]] = {
     "poll_interval": _duration(0.01),
     "payload_bytes_max": _whole(1, PAYLOAD_BYTES_LIMIT),
     "retention": _retention,
+    "key_window": _duration(RETENTION_MIN_SECONDS),
     "queue": _queues,
     "log_level": _one_of(LOG_LEVELS),
     "log_format": _one_of(LOG_FORMATS),

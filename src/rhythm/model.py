@@ -22,6 +22,7 @@ PROTOCOL_VERSION = 1  #: version of the SQL functions that adapters speak
 PAYLOAD_BYTES_MAX = 1024 * 1024  #: default limit of one payload, bytes of JSON
 SNAPSHOT_BYTES_MAX = 64 << 20  #: largest snapshot that is read, bytes before compression
 PRIORITY_MIN, PRIORITY_MAX = -100, 100
+KEY_WINDOW_SECONDS = 30 * 86_400.0  #: default of how long an idempotency key is kept at least
 NAME_LENGTH_MAX = 200  #: characters of a task's, workflow's, queue's or signal's name
 
 STATUSES = ("pending", "running", "suspended", "completed", "failed", "cancelled")

@@ -216,3 +216,21 @@ async def test_replacing_many_waits_for_nobody_who_waits_for_it(bench: Bench) ->
         results = await replacing
 
     assert ["replaced", "replaced"] == [r.status for r in results]
+
+
+async def test_a_key_is_kept_for_its_window_when_retention_has_let_its_execution_go(bench: Bench) -> None:
+    worker = await bench.worker("work")
+    await bench.start(key="k")
+    await worker.complete(await worker.claim_one())
+    kept = []
+    for seconds in (70, 3700):  # what is left of keys is looked for once an hour
+        await bench.pass_time(seconds)
+        await bench.store.maintain(worker.incarnation, retention_seconds=60, key_window_seconds=100)
+        kept.append((await bench.count("executions"), await bench.count("keys")))
+    await bench.start(key="k")
+    await worker.complete(await worker.claim_one())
+    await bench.pass_time(200)
+    await bench.store.maintain(worker.incarnation, retention_seconds=60, key_window_seconds=100)
+
+    assert [(0, 1), (0, 0)] == kept
+    assert (0, 0) == (await bench.count("executions"), await bench.count("keys")), "its window is over as well"

@@ -18,6 +18,7 @@ import asyncpg
 
 from rhythm.errors import SchemaMismatch
 from rhythm.model import (
+    KEY_WINDOW_SECONDS,
     LOG_LEVELS,
     Claim,
     DefinitionInfo,
@@ -260,9 +261,22 @@ class Store:
         """Keeps the incarnation alive. Raises IncarnationDead."""
         return HeartbeatResult(frozenset(await self._database.fetchval("select rhythm.heartbeat($1)", incarnation)))
 
-    async def maintain(self, incarnation: uuid.UUID, *, retention_seconds: float | None = None) -> MaintainResult:
-        """Does what is due. ``retention_seconds``: how long finished executions are kept; None: for ever."""
-        row = await self._database.fetchrow("select * from rhythm.maintain($1::double precision)", retention_seconds)
+    async def maintain(
+        self,
+        incarnation: uuid.UUID,
+        *,
+        retention_seconds: float | None = None,
+        key_window_seconds: float = KEY_WINDOW_SECONDS,
+    ) -> MaintainResult:
+        """Does what is due. ``retention_seconds``: how long finished executions are kept; None: for ever.
+
+        ``key_window_seconds``: how long their idempotency keys are kept at least, from the start that took them.
+        """
+        row = await self._database.fetchrow(
+            "select * from rhythm.maintain($1::double precision, $2::double precision)",
+            retention_seconds,
+            key_window_seconds,
+        )
         return MaintainResult(row["o_next_due"], row["o_moved"], row["o_reclaimed"], row["o_more"])
 
     async def held(self, incarnation: uuid.UUID, known: Sequence[Claim] = (), *, epoch: int = 0) -> HeldResult:

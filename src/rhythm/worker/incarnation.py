@@ -119,6 +119,7 @@ class Incarnation(Work):
             incarnation,
             poll_interval=config.poll_interval,
             retention=config.retention,
+            key_window=config.key_window,
             on_moved=exchange.hint,
         )
         self._heartbeat = exchange.heartbeat = Heartbeat(

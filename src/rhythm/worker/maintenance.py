@@ -28,7 +28,8 @@ logger = logging.getLogger("rhythm.worker")
 class Maintenance:
     """The maintenance loop of one worker.
 
-    ``retention``: seconds that finished executions are kept. ``on_moved()`` is called when something became claimable.
+    ``retention``: seconds that finished executions are kept; ``key_window``: that idempotency keys are, at least.
+    ``on_moved()`` is called when something became claimable.
     """
 
     def __init__(
@@ -38,12 +39,14 @@ class Maintenance:
         *,
         poll_interval: float,
         retention: float | None,
+        key_window: float,
         on_moved: Callable[[], None],
     ) -> None:
         self._store = store
         self._incarnation = incarnation
         self._poll_interval = poll_interval
         self._retention = retention
+        self._key_window = key_window
         self._on_moved = on_moved
         self._due_at = 0.0
         self._news = asyncio.Event()
@@ -62,7 +65,9 @@ class Maintenance:
             longest = self._poll_interval * IDLE_FACTOR * random.uniform(0.8, 1.0)
             self._due_at = time.monotonic() + longest
             try:
-                result = await self._store.maintain(self._incarnation, retention_seconds=self._retention)
+                result = await self._store.maintain(
+                    self._incarnation, retention_seconds=self._retention, key_window_seconds=self._key_window
+                )
                 backoff.reset()
                 if result.next_due_seconds is not None:
                     self.due_in(result.next_due_seconds)

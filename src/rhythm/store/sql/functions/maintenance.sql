@@ -4,11 +4,12 @@
 -- two seconds, and at once when an incarnation has become dead, one caller, elected by a row lock, also looks for dead
 -- incarnations, claims without an incarnation, attempts past their timeout, names that nobody knows (any more, or yet),
 -- gates, and, once a minute, what retention lets go: executions that finished more than p_retention_seconds ago (null: none).
+-- Idempotency keys whose executions are gone are free p_key_window_seconds after the start that took them.
 -- Returns the seconds until the next due time, which is also when the next incarnation will be dead if it beats no more
 -- (null: nothing is waiting), what was moved, what was reclaimed, and whether a limit was reached, so that there is more
 -- to do at once. Raises nothing.
 create or replace function rhythm.maintain(
-  p_retention_seconds double precision default null,
+  p_retention_seconds double precision default null, p_key_window_seconds double precision default 2592000,
   out o_next_due double precision, out o_moved integer, out o_reclaimed integer, out o_more boolean)
 language plpgsql as $$
 declare
@@ -39,7 +40,8 @@ begin
     o_more := o_more or v_count >= v_limit;
     if p_retention_seconds is not null and exists (select from rhythm.maintenance m
         where not (m.retained_at > v_now - interval '1 min' and m.retained_at <= v_now)) then
-      v_count := rhythm.prune(rhythm.time_after(v_now, -p_retention_seconds), v_limit);
+      v_count := rhythm.prune(rhythm.time_after(v_now, -p_retention_seconds),
+        rhythm.time_after(v_now, -p_key_window_seconds), v_limit);
       o_more := o_more or v_count >= v_limit;
       if v_count < v_limit then
         update rhythm.maintenance m set retained_at = v_now;
@@ -371,8 +373,8 @@ begin
 end $$;
 
 -- Deletes executions that finished before p_before, up to p_limit; a child only when its
--- parent needs it no more. Their keys stay until they are 30 days old. Returns how many were deleted. Internal.
-create or replace function rhythm.prune(p_before timestamptz, p_limit integer) returns integer
+-- parent needs it no more. Their keys stay if they were taken after p_keys_before. Returns how many were deleted. Internal.
+create or replace function rhythm.prune(p_before timestamptz, p_keys_before timestamptz, p_limit integer) returns integer
 language plpgsql as $$
 declare
   v_ids uuid[];
@@ -385,7 +387,7 @@ begin
           limit p_limit for update of o skip locked) f;
   delete from rhythm.keys k using rhythm.executions e
     where e.id = any(v_ids) and k.name_id = e.name_id and k.key = e.key and k.execution_id = e.id
-      and k.created_at < rhythm.now() - interval '30 days';
+      and k.created_at < p_keys_before;
   perform rhythm.forget_workflows(v_ids);
   delete from rhythm.signals s where s.execution_id = any(v_ids);
   delete from rhythm.cancels c where c.id = any(v_ids);
@@ -395,7 +397,7 @@ begin
   delete from rhythm.executions e where e.id = any(v_ids);
   update rhythm.maintenance m set pruned_at = rhythm.now() where m.pruned_at not between rhythm.now() - interval '1 h' and rhythm.now();
   if found then
-    delete from rhythm.keys k where k.created_at < rhythm.now() - interval '30 days'
+    delete from rhythm.keys k where k.created_at < p_keys_before
       and not exists (select from rhythm.executions e where e.id = k.execution_id);
   end if;
   return coalesce(cardinality(v_ids), 0);

@@ -28,6 +28,6 @@ begin
     end if;
   end loop;
   -- the index on finished_at is a brin one, which is read by bitmaps only
-  alter function rhythm.prune(timestamptz, integer) set enable_bitmapscan = on;
+  alter function rhythm.prune(timestamptz, timestamptz, integer) set enable_bitmapscan = on;
   revoke execute on all functions in schema rhythm from public;
 end $settings$;
