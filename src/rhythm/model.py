@@ -218,6 +218,7 @@ class RegisterResult:
     names: Mapping[str, int]
     returned: int = 0  #: executions that were parked as unknown and are claimable again
     conflicts: Sequence[str] = ()  #: tasks that another live worker registered differently
+    plain_only: bool = False  #: a live worker of an earlier release reads snapshots in their plain form only
 
 
 class Delivery(msgspec.Struct, frozen=True, gc=False):

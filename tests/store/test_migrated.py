@@ -53,6 +53,7 @@ async def test_what_is_under_way_in_version_one_goes_on_after_the_migration(post
     await connection.execute((RELEASED / "0001.sql").read_text())
     # so that this release's calls pass as those of a worker of then
     await connection.execute(f"create function rhythm.protocol() returns integer language sql as 'select {PROTOCOL}'")
+    await connection.execute("create function rhythm.reads_plain_only() returns boolean language sql as 'select true'")
     await connection.close()
     async with Bench.on(postgres_url) as bench:
         worker = await OldWorker.of(bench, "work")

@@ -101,3 +101,23 @@ async def test_a_stored_snapshot_that_is_not_sound_fails_its_execution_and_no_ot
 
     assert [2000, {"id": 1999, "name": "row 1999"}, 1, 1] == output
     assert 3 == kept
+
+
+async def test_workers_of_an_earlier_release_can_read_what_is_stored_while_they_live(
+    bench: Bench, tmp_path: Path
+) -> None:
+    (tmp_path / "keeps.flow").write_text(KEEPS)
+    old = await bench.worker("work")
+    await bench.raw.execute("update rhythm.migrations set applied_at = clock_timestamp() where version = 2")
+    async with rhythm.connect(bench.store.url) as client:
+        await client.publish(tmp_path)
+        execution = await client.start("keeps")
+        await run_until_suspended(bench, 1)
+        beside_it = await bench.raw.fetchval("select snapshot from rhythm.snapshots")
+        await bench.store.unregister_worker(old.incarnation)
+        await execution.signal("go", 1)
+        await run_until_suspended(bench, 2)
+        after_it = await bench.raw.fetchval("select snapshot from rhythm.snapshots")
+
+    assert beside_it == unpack_snapshot(beside_it)
+    assert after_it.startswith(ZLIB_CODEC)

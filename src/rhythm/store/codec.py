@@ -9,7 +9,7 @@ Snapshots have a byte in front as well, and a sum over their bytes that tells wh
     msgpack                         as earlier releases wrote it: it begins with 0x90 or more
 
 Compressing and expanding takes time, so the worker does it on its activation thread, and the store hands through what
-is stored. All forms can be read for ever.
+is stored. All forms can be read for ever; beside live workers of earlier releases the last one is still written.
 
 What it costs, and where it pays (zlib level 1, minimum of many runs, 2026-11; Postgres: one update of the row, from and
 to rows of random bytes, toast_tuple_target 4080; an order with items, texts of a chat, random UUIDs):

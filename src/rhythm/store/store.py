@@ -228,7 +228,8 @@ class Store:
         queue_ids = dict(zip(own_queues, row["o_queues"], strict=True))
         self._names.update((id_, name) for name, id_ in ids.items())
         self._queues.update((id_, name) for name, id_ in queue_ids.items())
-        return RegisterResult(queue_ids, ids, row["o_returned"], row["o_conflicts"])
+        plain_only = bool(await self._database.fetchval("select rhythm.reads_plain_only()"))
+        return RegisterResult(queue_ids, ids, row["o_returned"], row["o_conflicts"], plain_only)
 
     async def unregister_worker(self, incarnation: uuid.UUID) -> None:
         """Ends an incarnation; what it still holds counts as lost. No error if it is not registered."""

@@ -52,7 +52,10 @@ Job = Held | ParentStep
 
 
 class Activations:
-    """The activation thread. ``done(reports)``, and ``on_broken(error)`` when it ends, are called on the event loop."""
+    """The activation thread. ``done(reports)``, and ``on_broken(error)`` when it ends, are called on the event loop.
+
+    ``plain_snapshots``: a worker of an earlier release is alive, and must be able to go on with what is stored here.
+    """
 
     def __init__(
         self,
@@ -63,7 +66,9 @@ class Activations:
         on_stuck: Callable[[], None],
         on_broken: Callable[[BaseException], None],
         fail_point: FailPoint | None,
+        plain_snapshots: bool = False,
     ) -> None:
+        self._pack: Callable[[bytes], bytes] = bytes if plain_snapshots else pack_snapshot
         self.done = done
         self.on_broken = on_broken
         self.limits = limits
@@ -150,7 +155,9 @@ class Activations:
             if isinstance(job, ParentStep):
                 return Report(held, outcome=job.outcome)  # the parent is woken, and fails on its own account
             claim = held.claim
-            return Report(held, commit=_commit(held.token, claim.id, claim.version, _failed(error, claim.deliveries)))
+            return Report(
+                held, commit=self._commit(held.token, claim.id, claim.version, _failed(error, claim.deliveries))
+            )
 
     def _advance(self, job: Held) -> Report:
         claim = job.claim
@@ -176,7 +183,7 @@ class Activations:
             claim.snapshot,
             claim.deliveries,
         )
-        commit = _commit(job.token, claim.id, claim.version, activation)
+        commit = self._commit(job.token, claim.id, claim.version, activation)
         return Report(job, commit=commit, live=_worth_keeping(activation))
 
     def _continue(self, step: ParentStep) -> Report:
@@ -185,7 +192,7 @@ class Activations:
         activation = self._activate(
             parent.id, 1, parent.name, parent.definition_id, parent.version, None, parent.snapshot, (delivery,)
         )
-        commit = _commit(0, parent.id, parent.version, activation)
+        commit = self._commit(0, parent.id, parent.version, activation)
         return Report(step.held, outcome=outcome, continuation=commit, live=_worth_keeping(activation))
 
     def _activate(
@@ -220,6 +227,30 @@ class Activations:
         if self.fail_point is not None:
             self.fail_point.passed("activated")
         return activation
+
+    def _commit(self, token: int, execution_id: uuid.UUID, version: int, activation: Activation) -> WorkflowCommit:
+        arguments: dict[str, Any] = {}
+        if activation.children:
+            arguments["children"] = activation.children
+        if activation.timers:
+            arguments["timers"] = activation.timers
+        if activation.logs:
+            arguments["logs"] = activation.logs
+        return WorkflowCommit(
+            token=token,
+            id=execution_id,
+            version=version,
+            seen_through=activation.seen_through,
+            snapshot=None if activation.snapshot is None else self._pack(activation.snapshot),
+            outcome=activation.outcome,
+            standing=activation.standing,
+            outstanding=activation.outstanding,
+            unread_signals=activation.unread_signals,
+            wake_groups=activation.wake_groups,
+            dropped_timers=activation.dropped_timers,
+            cancels=activation.cancels,
+            **arguments,
+        )
 
     def _guarded(
         self,
@@ -277,28 +308,3 @@ def _broken(name: str, message: str, deliveries: tuple[Delivery, ...]) -> Activa
     data = payloads.encode({"name": name, "message": message, "type": "failed"}, "error", bytes_max=1 << 26)
     seen = deliveries[-1].number if deliveries else 0
     return Activation(outcome=WorkflowOutcome("failed", data, keep_snapshot=True), seen_through=seen)
-
-
-def _commit(token: int, execution_id: uuid.UUID, version: int, activation: Activation) -> WorkflowCommit:
-    arguments: dict[str, Any] = {}
-    if activation.children:
-        arguments["children"] = activation.children
-    if activation.timers:
-        arguments["timers"] = activation.timers
-    if activation.logs:
-        arguments["logs"] = activation.logs
-    return WorkflowCommit(
-        token=token,
-        id=execution_id,
-        version=version,
-        seen_through=activation.seen_through,
-        snapshot=None if activation.snapshot is None else pack_snapshot(activation.snapshot),
-        outcome=activation.outcome,
-        standing=activation.standing,
-        outstanding=activation.outstanding,
-        unread_signals=activation.unread_signals,
-        wake_groups=activation.wake_groups,
-        dropped_timers=activation.dropped_timers,
-        cancels=activation.cancels,
-        **arguments,
-    )

@@ -113,6 +113,7 @@ class Incarnation(Work):
             on_stuck=self._stuck,
             on_broken=self._broken,
             fail_point=setup.fail_point,
+            plain_snapshots=registered.plain_only,
         )
         self._maintenance = Maintenance(
             store,

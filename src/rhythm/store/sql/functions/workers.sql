@@ -173,3 +173,10 @@ begin
   perform rhythm.reclaim(rhythm.now(), array[p_incarnation], 100000);
   delete from rhythm.idle i where i.incarnation = p_incarnation;
 end $$;
+
+-- Whether a worker is alive that was there before snapshots had forms of their own (step 2): it reads plain ones only.
+-- Those that come later have said that they speak this protocol. Raises nothing.
+create or replace function rhythm.reads_plain_only() returns boolean
+language sql stable as $$
+  select exists (select from rhythm.workers w, rhythm.migrations m where m.version = 2 and w.started_at < m.applied_at)
+$$;
