@@ -71,7 +71,9 @@ def test_commands_on_every_page_exist_with_their_options(page: str, words: list[
         command, words = inner, words[1:]
         if not words:
             break
-    known = {option for parameter in command.params for option in (*parameter.opts, *parameter.secondary_opts)}
+    known = {"--help"} | {
+        option for parameter in command.params for option in (*parameter.opts, *parameter.secondary_opts)
+    }
 
     assert not hasattr(command, "commands") or not words or words[0].startswith("-"), f"there is no {words[0]}"
     assert [word for word in words if re.match(r"--?[a-z]", word) and word.partition("=")[0] not in known] == []

@@ -154,6 +154,7 @@ def _check(source: str, filename: str) -> tuple[Any, Resolution, list[Diagnostic
     report = Report(source, filename)
     file = parse_into(report)
     resolution = resolve(file, report)
+    report.drop_echoes()
     return file, resolution, sort_diagnostics(report.diagnostics)
 
 

@@ -105,6 +105,8 @@ CODES: Final[dict[str, str]] = {
     "U105": "options or arguments that are not known beforehand",
 }
 
+#: What is said about names and places; with brackets that do not fit, of no use.
+_ECHOES: Final = frozenset({"F106", "F108", "F116", "F301", "F303", "F401", "F404", "F405"})
 _LINE_END = re.compile("\r\n|[\n\r\u2028\u2029]")
 
 
@@ -156,6 +158,7 @@ class Report:
         self.filename = filename
         self.lines = LineMap(source)
         self.diagnostics: list[Diagnostic] = []
+        self.unbalanced = False  # a bracket is missing, or one too many
         self.cut_off: int | None = None  # where a template without an end begins: what follows is not read
         # Counted apart: warnings must never crowd out an error, which decides whether the program compiles.
         self.left = {"error": DIAGNOSTICS_MAX, "warning": DIAGNOSTICS_MAX, "unchecked": DIAGNOSTICS_MAX}
@@ -165,9 +168,18 @@ class Report:
             return  # an echo
         self._add("error", code, message, start, end, hint)
 
+    def drop_echoes(self) -> None:
+        """Forgets what only follows from brackets that do not fit: behind such a mistake nothing is in its place."""
+        if not self.unbalanced or not self.has_error("F1"):
+            return
+        first = min(d.start for d in self.diagnostics if d.code.startswith("F1"))
+        self.diagnostics = [
+            d for d in self.diagnostics if d.start <= first or not (d.code in _ECHOES or d.severity == "warning")
+        ]
+
     def has_error(self, code: str, start: int = 0) -> bool:
-        """Whether an error of this code is reported from an offset on."""
-        return any(d.code == code and d.severity == "error" and d.start >= start for d in self.diagnostics)
+        """Whether an error whose code begins like this is reported from an offset on."""
+        return any(d.code.startswith(code) and d.start >= start for d in self.diagnostics)
 
     def warning(self, code: str, message: str, start: int, end: int, hint: str = "") -> None:
         self._add("warning", code, message, start, end, hint)

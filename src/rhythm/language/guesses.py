@@ -81,6 +81,7 @@ class Guess:
     hint: str
     message: str = ""  #: "": what was expected and what was found
     code: str = "F101"
+    unbalanced: bool = False  #: A bracket is missing, or there is one too many.
 
 
 @dataclass(frozen=True, slots=True)
@@ -350,7 +351,9 @@ def _closes_nothing(place: _Place) -> Guess | None:
         return None
     opening = _open_bracket(place)
     if opening is None:
-        return Guess("remove it, or look for the bracket that is missing before", "this bracket closes nothing")
+        return Guess(
+            "remove it, or look for the bracket that is missing before", "this bracket closes nothing", unbalanced=True
+        )
     if place.tokens[opening].value != _OPENING[str(token.value)]:
         return _to_close(place, opening)
     return None
@@ -383,7 +386,7 @@ def _to_close(place: _Place, opening: int) -> Guess:
     bracket = place.tokens[opening]
     line = place.line_of(bracket.start)
     where = f" of line {line}" if place.token.kind == END or line != place.line_of(place.token.start) else ""
-    return Guess(f"close the `{bracket.value}`{where}")
+    return Guess(f"close the `{bracket.value}`{where}", unbalanced=True)
 
 
 def _end_of_statement(place: _Place) -> Guess | None:
@@ -418,7 +421,17 @@ def _name(place: _Place) -> Guess | None:
     return Guess("names begin with a letter, `_` or `$`" if place.token.kind == NUMBER else "a name is missing here")
 
 
+def _anything(place: _Place) -> Guess | None:
+    if place.token.kind == END:
+        return Guess("a bracket is missing before the end")
+    if place.wanted == "`{`":
+        return Guess("a block stands in braces: `{ … }`")
+    if place.wanted.startswith("`"):
+        return Guess(f"write {place.wanted} before it, or remove it")
+    return None
+
+
 _RULES: Final = (
     _typescript, _markup, _workflow_shape, _other_languages, _condition, _body, _closes_nothing, _missing_bracket,
-    _end_of_statement, _name,
+    _end_of_statement, _name, _anything,
 )  # fmt: skip

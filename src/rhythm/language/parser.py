@@ -90,10 +90,22 @@ class Parser(ExpressionParser):
             )
         while self.token.kind != END:
             before = self.index
+            if self.token.kind == PUNCTUATOR and self.token.value in (")", "]", "}"):
+                self.stray_bracket()
+                continue
             body.append(self.guarded(self.top_level_item))
             if self.index == before:
                 self.advance()
         return nodes.File(0, len(self.report.source), body)
+
+    def stray_bracket(self) -> None:
+        """Goes on behind a bracket that closes nothing; where another mistake stands before it, that is why."""
+        token = self.token
+        if not self.report.has_error("F1"):
+            hint = "remove it, or look for the bracket that is missing before"
+            self.report.error("F101", "this bracket closes nothing", token.start, token.end, hint)
+        self.report.unbalanced = True
+        self.advance()
 
     def top_level_item(self) -> nodes.Statement:
         token = self.token
@@ -263,6 +275,7 @@ class Parser(ExpressionParser):
         """Reports that a block has no end, unless a bracket inside it is said to be wrong already."""
         if self.report.cut_off is not None or self.report.has_error("F101", start):
             return
+        self.report.unbalanced = True
         hint = "a `}` is missing, here or inside"
         inside = unclosed_block(self.tokens, self.matching, self.report.source)
         if inside is not None:

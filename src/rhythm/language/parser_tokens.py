@@ -94,6 +94,7 @@ class TokenReader:
             meant = guess(self.tokens, self.index, wanted, line_of, self.report.source)
         if meant is None:
             return self.fail("F101", message)
+        self.report.unbalanced = self.report.unbalanced or meant.unbalanced
         return self.fail(meant.code, meant.message or message, hint=meant.hint)
 
     def refuse_type(self) -> None:
