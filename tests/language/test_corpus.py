@@ -72,7 +72,7 @@ def test_program_gives_what_it_says(program: Program, mode: Any) -> None:
 
 
 def test_there_are_many_programs() -> None:
-    assert len(PROGRAMS) >= 650
+    assert len(PROGRAMS) >= 800
 
 
 @pytest.mark.parametrize("number", range(len(PROGRAMS)), ids=lambda number: PROGRAMS[number].place)
