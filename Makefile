@@ -9,6 +9,7 @@
 #   make faults    a fault at every passing of every named place (SCALE=1 times the work of `make test`)
 #   make simulate  SEEDS=200 random schedules against the store, compared with a reference model
 #   make fuzz      COUNT=20000 random programs compared with Node, from SEED=0 on; prints what they were made of
+#   make fuzz-parser  TIME=600 seconds of bytes through the front end, IR and snapshots, guided by coverage (fetches atheris)
 #   make mutants   bugs planted in the compiler and the run time; the random programs must notice each
 #   make chaos     workers and PostgreSQL killed at random under WORKFLOWS=5000 mixed workflows (SEED=…)
 #   make bench     measures this machine
@@ -23,7 +24,7 @@ BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
 TEST_PROCESSES ?= 2
 
-.PHONY: help run test faults simulate fuzz mutants chaos lint imports types format bench curves clean check-node
+.PHONY: help run test faults simulate fuzz fuzz-parser mutants chaos lint imports types format bench curves clean check-node
 
 help:
 	@sed -n 's/^#   \(make .*\)/\1/p' Makefile
@@ -56,6 +57,10 @@ simulate: $(STAMP)
 
 fuzz: check-node $(STAMP)
 	$(BIN)/python -m tests.language.fuzz --count $(or $(COUNT),20000) --seed $(or $(SEED),0) --processes $(TEST_PROCESSES)
+
+fuzz-parser: $(STAMP)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check 'atheris>=2.3'
+	$(BIN)/python -m tests.language.fuzz.frontend --seconds $(or $(TIME),600)
 
 mutants: check-node $(STAMP)
 	$(BIN)/python -m tests.language.fuzz.mutants

@@ -22,6 +22,7 @@ from hypothesis import strategies as st
 from rhythm.engine import check_source
 from rhythm.language.calls import Callees
 from rhythm.language.diagnostics import CODES, Diagnostic
+from tests.language.fuzz.frontend import SHAPES, one_input, seconds_of_shape
 from tests.language.test_corpus import PROGRAMS
 
 NODE_SCRIPT = r"""
@@ -101,6 +102,17 @@ def test_pieces_of_the_language_give_diagnostics(pieces: list[str], spaced: bool
     text = (" " if spaced else "").join(pieces)
     check(text)
     check("workflow(ctx, inputs) {" + text + "}")
+
+
+@settings(QUICK, max_examples=200)
+@given(st.binary(min_size=1, max_size=100))
+def test_any_bytes_give_their_own_errors_as_source_ir_or_snapshot(data: bytes) -> None:
+    one_input(data)
+
+
+@pytest.mark.parametrize("name", SHAPES)
+def test_what_repeats_takes_no_long_time(name: str) -> None:
+    assert seconds_of_shape(name, 3_000) < 2.0
 
 
 #: Codes of what Node leaves to run time, or takes because a script is no module: escapes in names and rare letters,
