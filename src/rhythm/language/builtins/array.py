@@ -475,6 +475,7 @@ register_methods(
     {
         "fill": _holes_fill,
         "join": _holes_join,
+        "toString": lambda slots, *_: _holes_join(slots),
         "keys": lambda slots, *_: JSIterator(HOLE_KEYS, slots),
         "values": lambda slots, *_: JSIterator(HOLE_VALUES, slots),
     },

@@ -22,6 +22,7 @@ from rhythm.language.values_types import (
     STRING_LENGTH_MAX,
     UNDEFINED,
     Builtin,
+    EmptySlots,
     JSDate,
     JSError,
     JSThrow,
@@ -159,6 +160,8 @@ class _Writer:
             return "true" if value else "false"
         if value is UNDEFINED or is_callable(value):
             return None
+        if kind is EmptySlots:
+            value, kind = [UNDEFINED] * value.length, list
         place = id(value)
         if place in self.active:
             throw_type_error(_circular(list(self.active.values()), key, value))
