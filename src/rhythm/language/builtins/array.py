@@ -13,7 +13,7 @@ from typing import Final
 
 from rhythm.language.builtins.sorting import check_comparison, sort_items
 from rhythm.language.builtins.support import callback, check_length, integer, relative, takes_at_most, unsupported
-from rhythm.language.members import iterate, not_iterable, spread_into_list
+from rhythm.language.members import get_member, iterate, not_iterable, own_value, spread_into_list
 from rhythm.language.operators import DEFAULT_TEXT, describe, same_value_zero, strict_eq, to_number, to_string, too_long
 from rhythm.language.values_map import (
     ARRAY_ENTRIES,
@@ -32,7 +32,6 @@ from rhythm.language.values_types import (
     UNDEFINED,
     Builtin,
     EmptySlots,
-    JSError,
     UnsupportedError,
     Value,
     is_callable,
@@ -508,14 +507,11 @@ def _from(source: Value = UNDEFINED, function: Value = UNDEFINED, *_: Value) -> 
         for index, item in enumerate(iterate(source, None)):
             result.append(f(item, float(index)))
         return result
-    if kind is JSError:
-        source = source.props
-        kind = dict
-    length = to_number(source.get("length", UNDEFINED)) if kind is dict else 0.0
+    length = to_number(get_member(source, "length", None))
     count = int(min(max(length, 0.0), 2.0**53)) if length == length else 0
     check_length(count)
     for index in range(count):
-        item = source.get(str(index), UNDEFINED)
+        item = own_value(source, str(index))
         result.append(item if f is None else f(item, float(index)))
     return result
 
