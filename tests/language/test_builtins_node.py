@@ -292,7 +292,46 @@ def changing() -> list[str]:
     return found
 
 
+def coercions() -> list[str]:
+    """In which order arguments become numbers and texts, and which of them do at all."""
+    receivers = {
+        "'abcabc'": "at charCodeAt codePointAt concat endsWith includes indexOf lastIndexOf normalize padEnd padStart repeat replace replaceAll slice"
+        " split startsWith substr substring",
+        "[3, 1, 2]": "at concat copyWithin fill flat includes indexOf join lastIndexOf slice splice toSpliced with push unshift map reduce sort find",
+        "[]": "at fill includes indexOf lastIndexOf join slice splice with",
+        "(1.5)": "toFixed toPrecision toExponential toString",
+        "(NaN)": "toFixed toPrecision toExponential",
+        "new Date(0)": "setFullYear setMonth setDate setHours setMinutes setSeconds setMilliseconds setTime",
+        "new Date(NaN)": "setFullYear setMonth setHours",
+        "Math": "abs max min pow atan2 hypot imul",
+        "String": "fromCharCode fromCodePoint",
+        "Object": "is hasOwn fromEntries assign",
+        "Date": "UTC",
+        "JSON": "parse stringify",
+        "({})": "hasOwnProperty propertyIsEnumerable",
+    }
+    calls = [f"{receiver}.{name}" for receiver, names in receivers.items() for name in names.split()]
+    calls += [
+        "Number",
+        "String",
+        "parseInt",
+        "parseFloat",
+        "isNaN",
+        "encodeURIComponent",
+        "new Date",
+        "new Error",
+        "new Map",
+    ]
+    spy = "(n) => ({ valueOf() { log.push(n); return n }, toString() { log.push(`${n}`); return `${n}` } })"
+    return [
+        f"(() => {{ const log = [], o = {spy}; let r; try {{ r = {call}(o(1), o(2), o(3), o(4)) }} catch (e) {{ r = `${{e.name}}: ${{e.message}}` }}"
+        " return [log, typeof r === 'object' ? Object.keys(r) : r] })()"
+        for call in calls
+    ]
+
+
 GROUPS = {
+    "coercions": coercions,
     "changing": changing,
     "numbers": numbers,
     "maths": maths,

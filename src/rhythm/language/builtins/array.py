@@ -339,7 +339,7 @@ def _index_of(array: Array, item: Value = UNDEFINED, start: Value = UNDEFINED, *
     if item.__class__ is str and start is UNDEFINED:  # Only a string equals a string; others are not so simple.
         return _index_of_text(array, item)
     length = len(array)
-    first = relative(start, length, 0)
+    first = relative(start, length, 0) if length else 0  # of an empty array the argument is not looked at
     for index in range(first, min(length, len(array))):
         if strict_eq(array[index], item):
             return float(index)
@@ -361,7 +361,7 @@ def _last_index_of(array: Array, *arguments: Value) -> float:
     item = arguments[0] if arguments else UNDEFINED
     length = len(array)
     place = float(length - 1)
-    if len(arguments) > 1:
+    if len(arguments) > 1 and length:
         given = integer(arguments[1])
         place = min(given, place) if given >= 0 else length + given
     index = min(int(place), len(array) - 1) if place >= 0 else -1
@@ -376,7 +376,7 @@ def _includes(array: Array, item: Value = UNDEFINED, start: Value = UNDEFINED, *
     if item.__class__ is str and start is UNDEFINED:
         return _index_of_text(array, item) >= 0.0
     length = len(array)
-    first = relative(start, length, 0)
+    first = relative(start, length, 0) if length else 0
     items = _at_length(array, length)
     return any(same_value_zero(items[index], item) for index in range(first, length))
 
