@@ -2,7 +2,8 @@
 
 Each run is a worker with one fail point under a mixture of everything a workflow can do. After a kill, and while it
 stands still, the clock is moved past its heartbeat timeout and another worker takes over; then every outcome, every
-step in the ledger, every line of the logs and all invariants must be as if nothing had happened.
+step in the ledger, every line of the logs and all invariants must be as if nothing had happened. Two tasks are of a
+queue with limits, and no place of it may be left taken.
 
 `make test` takes the places that differ most and steps over some passings; `make faults` (RHYTHM_FAULT_SCALE=N) takes
 all of both, under N times as much work.
@@ -22,6 +23,7 @@ import pytest_asyncio
 
 import rhythm
 from rhythm import faults
+from rhythm.model import QueueLimits
 from tests.support.processes import Process, Zygote
 from tests.worker.conftest import Shop
 
@@ -33,7 +35,8 @@ MIXED = """
 workflow(ctx, inputs) {
   const order = inputs.order
   console.log("begins")
-  const fan = await Promise.all([0, 1].map(i => task("book", { order, step: "fan" + i })))
+  const limited = { queue: "narrow", limitKey: order }
+  const fan = await Promise.all([0, 1].map(i => task("book", { order, step: "fan" + i }, limited)))
   console.log("fan")
   const [message] = await Promise.all([signal("go"), sleep("5ms")])
   console.log("message")
@@ -79,7 +82,7 @@ class Runs:
         env = {"SHOP_URL": self.shop.url} | ({faults.VARIABLE: fail_point} if fail_point else {})
         return self.zygote.rhythm(
             "worker", "--database-url", self.shop.url, "--app", "shop", "--heartbeat-timeout", "20s",
-            "--poll-interval", "100ms", cwd=self.shop.folder, env=env,
+            "--poll-interval", "100ms", "-q", "default", "-q", "narrow", cwd=self.shop.folder, env=env,
         )  # fmt: skip
 
     async def start(self) -> dict[uuid.UUID, Any]:
@@ -151,6 +154,7 @@ class Runs:
         entries = await self.shop.query("select order_id, step, count(*) as n from ledger group by 1, 2")
         assert [dict(row) for row in entries if row["n"] != 1] == []
         assert len(entries) == 7 * self.number * ORDERS
+        assert await self.shop.query("select id from rhythm.places") == []
         assert list(await self.shop.client.store.breaches()) == []
 
 
@@ -164,6 +168,7 @@ def zygote(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Zygote]:
 async def runs(shop: Shop, zygote: Zygote, tmp_path: Path) -> AsyncIterator[Runs]:
     (tmp_path / "workflows" / "mixed.flow").write_text(MIXED)
     await shop.client.publish(tmp_path / "workflows")
+    await shop.client.store.limit_queue("narrow", QueueLimits(concurrency=ORDERS, key_concurrency=1))
     yield Runs(shop, zygote)
     for process in zygote.started:
         process.kill()

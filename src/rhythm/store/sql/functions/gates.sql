@@ -14,6 +14,10 @@
 -- Keys take turns: those with something waiting are visited in their order, from the one after the last that passed; each
 -- visit looks up one key, however much waits under it. One exchange visits a limited number and the next one goes on.
 --
+-- Locks: a gate comes after the incarnations' exchanges, claims, waits, outcomes and names, and before timers, later, ready
+-- and rows of gated; several of them in the order of their queues. Only an exchange and limit_queue take one; what gives a
+-- place back, starts, or ends at a gate takes none, so an open transaction of an application holds up nobody there.
+--
 -- Limits are set while everything runs (limit_queue). Starts do not lock the queue, so a few may still go where the queue's
 -- executions stood before: what has no place is not claimed from ready, and maintenance moves it (tend_gates).
 --
