@@ -55,7 +55,8 @@ const show = (v, d = 0) => {
   return `{${Object.keys(v).slice(0, 6).map((k) => k + ":" + show(v[k], d + 1)).join()}}`
 }
 const log = (...v) => { if (out.length < 400) out.push(v.map((w) => show(w)).join(" ")) }
-const lean = (v) => show(v).length > 200 ? undefined : v, cut = (v) => typeof v === "string" ? v.slice(-30) : v
+const lean = (v) => { const t = show(v); return t.length > 200 || t.includes("...") ? undefined : v }
+const cut = (v) => typeof v === "string" ? v.slice(-30) : v
 const at = (k, v) => { log("at", k); return v }
 const f0 = (v, w) => { log("f0", v); n0 = n0 + 1; o0.x = n0; return w === undefined ? v : w }
 const g0 = async (v) => {
