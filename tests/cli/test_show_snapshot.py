@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+from pathlib import Path
 
 import asyncpg
 import pytest
@@ -21,6 +22,14 @@ workflow(ctx, inputs) {
 """
 DEADLINE_SECONDS = 30
 UNKNOWN = "0192f0c1-7e3a-7c55-9a55-2f8c54e0a1b2"
+
+
+async def start_all(url: str, folder: Path) -> list[str]:
+    """Starts three workflows and a task, which nobody runs."""
+    async with rhythm.connect(url) as client:
+        await client.publish(folder)
+        names = ["waits", "waits", "waits", "charge"]
+        return [str(id_) for id_ in await client.start_many([rhythm.Start(name) for name in names])]
 
 
 async def run_all(url: str, waiting: str, broken: str, ended: str) -> None:
@@ -48,9 +57,7 @@ async def damage(url: str, execution_id: str) -> None:
 
 def test_the_stored_state_is_one_json_value(rhythm_db: Rhythm, rhythm_url: str) -> None:
     rhythm_db.write("flows/waits.flow", WAITS)
-    rhythm_db("publish", "flows", code=0)
-    waiting, broken, ended = (rhythm_db("start", "waits", code=0).out.strip() for _ in range(3))
-    task = rhythm_db("start", "charge", code=0).out.strip()
+    waiting, broken, ended, task = asyncio.run(start_all(rhythm_url, rhythm_db.folder / "flows"))
     pending = rhythm_db("show", "--snapshot", waiting, code=1)
 
     asyncio.run(run_all(rhythm_url, waiting, broken, ended))

@@ -10,6 +10,7 @@ from pathlib import Path
 from urllib.parse import urlsplit, urlunsplit
 
 import asyncpg
+import msgspec
 import pytest
 
 from rhythm.errors import RhythmError, SchemaMismatch
@@ -140,7 +141,9 @@ async def test_the_role_of_workers_can_work_and_nothing_else(bench: Bench) -> No
         request = {"incarnation": incarnation, "queues": list(registered.queues.values())}
         (claim,) = (await store.exchange(ExchangeRequest(**request, workflow_limit=1))).claims
         await store.signal(claim.id, "go", b"1", new_id())
-        await store.exchange(ExchangeRequest(**request, workflow_commits=[suspend(claim)], idle=True))
+        said = msgspec.structs.replace(suspend(claim), logs=[("info", "said")])
+        await store.exchange(ExchangeRequest(**request, workflow_commits=[said], idle=True))
+        assert ["said"] == [line.text for line in await store.logs(claim.id)]
         await store.cancel(claim.id)
         await store.heartbeat(incarnation)
         await store.maintain(incarnation)
@@ -149,6 +152,8 @@ async def test_the_role_of_workers_can_work_and_nothing_else(bench: Bench) -> No
         refused = []
         for statement in (
             "select * from rhythm.executions",
+            "select * from rhythm.logs",
+            "select rhythm.write_logs(null, null, null, null)",
             "delete from rhythm.outcomes",
             "update rhythm.clock set moved_by = '1 h'",
             "create table rhythm.mine (i int)",
@@ -168,7 +173,7 @@ async def test_the_role_of_workers_can_work_and_nothing_else(bench: Bench) -> No
         await bench.raw.execute(f"drop role {login}")
 
     assert all(infos)
-    assert 9 == len(refused)
+    assert 11 == len(refused)
 
 
 async def test_an_execution_started_by_plain_sql(bench: Bench) -> None:
