@@ -88,6 +88,8 @@ from rhythm.model import (
     number_ranges,
 )
 
+IR_BYTES_MAX: Final = 8 << 20  #: of a compiled program; a worker reads it while its other workflows wait
+SURELY_SMALL: Final = 8 << 10  #: characters of a source that compiles to less, whatever is in it
 PROGRAMS_CACHED: Final = 256  #: compiled definitions kept per process
 DELIVERIES_AT_LEAST: Final = 1_000  #: taken by one activation however long they take, of those there are
 SLICE_MS: Final = 250.0  #: for which it takes more, so that a wide fan-out is not decoded once for each thousand
@@ -120,7 +122,9 @@ def check_source(source: str, filename: str, callees: Callees | None = None) -> 
 
     With ``callees`` the calls of tasks and children are compared with what they call, where the source can be read.
     """
-    file, _, diagnostics = _check(source, filename)
+    file, resolution, diagnostics = _check(source, filename)
+    if len(source) > SURELY_SMALL and not any(diagnostic.severity == "error" for diagnostic in diagnostics):
+        diagnostics += _size_problems(*_lowered(file, resolution, source, "workflow"), filename)
     if callees is None or any(diagnostic.code.startswith("F1") for diagnostic in diagnostics):
         return diagnostics
     return sort_diagnostics(diagnostics + find_calls(file, source, filename).compare(callees))
@@ -136,8 +140,10 @@ def compile_workflow(source: str, filename: str, name: str) -> Definition:
     file, resolution, diagnostics = _check(source, filename)
     if any(diagnostic.severity == "error" for diagnostic in diagnostics):
         raise CompileError(diagnostics)
-    program = lower(file, resolution, source, name)
-    data = flow_ir.to_bytes(program)
+    program, data = _lowered(file, resolution, source, name)
+    problems = _size_problems(program, data, filename)
+    if problems:
+        raise CompileError(diagnostics + problems)
     return Definition(
         name=name,
         filename=filename,
@@ -148,6 +154,21 @@ def compile_workflow(source: str, filename: str, name: str) -> Definition:
         hash=hashlib.sha256(data).hexdigest(),
         warnings=tuple(diagnostics),
     )
+
+
+def _lowered(file: Any, resolution: Resolution, source: str, name: str) -> tuple[dict[str, Any], bytes]:
+    program = lower(file, resolution, source, name)
+    return program, flow_ir.to_bytes(program)
+
+
+def _size_problems(program: dict[str, Any], data: bytes, filename: str) -> list[Diagnostic]:
+    """What is too large only when it has been compiled: very many functions, or variables times awaits."""
+    what = ""
+    if len(data) > IR_BYTES_MAX:
+        what = f"the compiled program takes {len(data) >> 20} MiB, over the limit of {IR_BYTES_MAX >> 20} MiB"
+    elif len(program["functions"]) > flow_ir.FUNCTIONS_MAX:
+        what = f"a flow file has at most {flow_ir.FUNCTIONS_MAX:,} functions"
+    return [Diagnostic("error", "F111", what, "split it into child workflows", 0, 0, 1, 1, filename)] if what else []
 
 
 def _check(source: str, filename: str) -> tuple[Any, Resolution, list[Diagnostic]]:

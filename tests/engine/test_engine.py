@@ -18,8 +18,10 @@ from rhythm.engine import (
     Limits,
     StartInfo,
     activate,
+    check_source,
+    compile_workflow,
 )
-from rhythm.errors import SnapshotError
+from rhythm.errors import CompileError, SnapshotError
 from rhythm.language.ir import IRError
 from rhythm.language.values import current_realm
 from rhythm.model import Delivery
@@ -919,6 +921,26 @@ def test_long_log_lines_are_cut_and_many_of_them_left_out() -> None:
     assert "x" * LOG_LENGTH_MAX + "… (7 more characters)" == line
     assert fits == len(activation.logs) - 1
     assert ("warn", "6 further lines of this step were left out of the log") == activation.logs[-1]
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("(()=>1)();" * 1_000, "at most 300 functions"),
+        (";".join(f"let v{i}=ctx" for i in range(500)) + ";await 1" * 500, "the compiled program takes"),
+    ],
+)
+def test_what_is_too_large_only_when_compiled_is_refused_by_check_and_publish(
+    text: str, says: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source = body(f"{text}; return [{','.join(f'v{i}' for i in range(500)) if 'v1' in text else ''}]")
+    compile_workflow(source, "w.flow", "w")
+    monkeypatch.setattr(engine.flow_ir, "FUNCTIONS_MAX", 300)
+    monkeypatch.setattr(engine, "IR_BYTES_MAX", 1 << 19)
+
+    with pytest.raises(CompileError, match=says):
+        compile_workflow(source, "w.flow", "w")
+    assert [("F111", True)] == [(d.code, says in d.message) for d in check_source(source, "w.flow") if d.code == "F111"]
 
 
 # Definitions and snapshots ------------------------------------------------------------------------
