@@ -216,7 +216,9 @@ def test_the_limits_are_those_of_the_source() -> None:
         "name of a task, workflow, queue or signal": f"{model.NAME_LENGTH_MAX} characters",
         "combining marks in a row, for `normalize`": f"{unicode.MARKS_MAX:,}",
         "source": f"{parser.SOURCE_LENGTH_MAX // 1024} KiB",
-        "nesting of blocks, of expressions (a condition and a `?.` count twice)": f"{nodes.STATEMENT_NESTING_MAX}, {nodes.EXPRESSION_NESTING_MAX}",
+        "nesting of blocks, of expressions (a condition and a `?.` count twice)": (
+            f"{nodes.STATEMENT_NESTING_MAX}, {nodes.EXPRESSION_NESTING_MAX}"
+        ),
     }
     assert limits.snapshot_bytes_warn == mebibyte
     assert SECONDS_MAX == 10 * 366 * 86_400
