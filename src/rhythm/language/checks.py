@@ -23,6 +23,7 @@ _FUNCTION_MEMBERS: Final = {
 #: Methods of arrays that ask their function whether something is so.
 _TESTING: Final = frozenset("filter find findIndex findLast findLastIndex some every".split())
 _COMBINATORS: Final = frozenset("all allSettled any race".split())
+_PROMISE_STEPS_MAX: Final = 5  #: names and reactions that are followed to find a promise
 _WRAPPERS: Final = frozenset({"String", "Number", "Boolean"})
 
 
@@ -80,9 +81,20 @@ class Checks:
         return False
 
     def is_promise(self, node: nodes.Node, depth: int = 0) -> bool:
+        """Whether a value is surely a promise, as far as the source shows within a few steps."""
+        if depth >= _PROMISE_STEPS_MAX:
+            return False
+        if isinstance(node, nodes.NewExpression):
+            return self.global_name(node.callee) == "Promise"
         if isinstance(node, nodes.CallExpression):
-            return self.global_name(node.callee) in names.PROMISE_FUNCTIONS or self.is_async_function(node.callee)
-        if isinstance(node, nodes.Identifier) and node.binding is not None and depth < 5:
+            callee = node.callee
+            if isinstance(callee, nodes.MemberExpression) and not callee.computed:
+                name = getattr(callee.property, "name", "")
+                if self.global_name(callee.object) == "Promise":
+                    return name in names.PROMISE_STATICS
+                return name in names.PROMISE_METHODS and self.is_promise(callee.object, depth + 1)
+            return self.global_name(callee) in names.PROMISE_FUNCTIONS or self.is_async_function(callee)
+        if isinstance(node, nodes.Identifier) and node.binding is not None:
             binding = node.binding
             return (
                 binding.kind == "const"
@@ -95,6 +107,8 @@ class Checks:
 
     def check_member(self, node: nodes.MemberExpression) -> None:
         key = node.property
+        if node.computed:
+            self.check_data_use(node.object)
         if not node.computed:
             name = key.name if isinstance(key, nodes.Identifier) else None
         else:
@@ -121,7 +135,7 @@ class Checks:
         elif name in ("call", "apply", "bind") and self.is_builtin_function(node.object):
             hint = _FUNCTION_MEMBERS[name]
             self.report.error("F214", f"`.{name}` of a function is not available in flows", key.start, key.end, hint)
-        elif self.is_promise(node.object) and name not in ("then", "catch", "finally"):
+        elif not node.computed and self.is_promise(node.object) and name not in names.PROMISE_METHODS:
             self.warn_promise(node.object)
 
     def check_pattern_key(self, key: nodes.Node) -> None:
@@ -207,6 +221,7 @@ class Checks:
             )
 
     def check_binary(self, node: nodes.BinaryExpression) -> None:
+        sides: list[nodes.Expression] = []
         if (
             node.operator == "instanceof"
             and isinstance(node.right, nodes.Identifier)
@@ -231,9 +246,17 @@ class Checks:
                     node.end,
                     "compare values of the same type",
                 )
+            sides = [node.left, node.right] if literal else []
         if node.operator not in ("==", "!=", "===", "!==", "instanceof", "in"):
-            for side in (node.left, node.right):
-                self.check_data_use(side)
+            sides = [node.left, node.right]
+        for side in sides:
+            self.check_data_use(side)
+
+    def check_logical(self, node: nodes.LogicalExpression) -> None:
+        if node.operator == "??":
+            self.check_data_use(node.left)
+        elif self.is_promise(node.left):
+            self.warn_always_true(node.left)
 
     # --- warnings -----------------------------------------------------------------------------------------------------
 
@@ -242,10 +265,17 @@ class Checks:
             "W103", "this is a promise, not yet its value", node.start, node.end, "write `await` before it"
         )
 
+    def warn_always_true(self, node: nodes.Node) -> None:
+        self.report.warning("W102", "a promise is always true", node.start, node.end, "write `await` before it")
+
     def warn_declared_twice(self, name: nodes.Identifier, existing: nodes.Binding) -> None:
         line, _ = self.report.lines.position(existing.declaration.start)
         text = f"the function `{name.name}` is already declared in line {line}; only the last one counts"
         self.report.warning("W110", text, name.start, name.end, "remove one of them")
+
+    def check_taken_apart(self, target: nodes.Node, value: nodes.Node) -> None:
+        if isinstance(target, nodes.ArrayPattern | nodes.ObjectPattern):
+            self.check_data_use(value)
 
     def check_data_use(self, node: nodes.Node) -> None:
         if self.is_promise(node):
@@ -253,7 +283,7 @@ class Checks:
 
     def check_condition(self, test: nodes.Expression) -> None:
         if self.is_promise(test):
-            self.report.warning("W102", "a promise is always true", test.start, test.end, "write `await` before it")
+            self.warn_always_true(test)
         elif isinstance(test, nodes.AssignmentExpression) and test.operator == "=":
             before = self.report.source[: test.start].rstrip()
             if not before.endswith("(("):

@@ -12,6 +12,9 @@ HOST_FUNCTIONS: Final = frozenset({"task", "sleep", "signal", "child", "cancel"}
 PROMISE_FUNCTIONS: Final = frozenset({"task", "sleep", "signal", "child"})
 #: Of these, the ones whose first argument is a name.
 NAMED_FUNCTIONS: Final = frozenset({"task", "signal", "child"})
+#: Of the statics of Promise, the ones that give a promise; of a promise's methods, the same.
+PROMISE_STATICS: Final = frozenset({"all", "allSettled", "any", "race", "resolve", "reject"})
+PROMISE_METHODS: Final = frozenset({"then", "catch", "finally"})
 ERROR_KINDS: Final = frozenset(
     "Error TypeError RangeError SyntaxError ReferenceError EvalError URIError AggregateError".split()
 )

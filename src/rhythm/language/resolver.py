@@ -475,6 +475,7 @@ class _Resolver(Checks):
             name = declarator.id.name if isinstance(declarator.id, nodes.Identifier) else ""
             if declarator.init is not None:
                 self.expression(declarator.init, name)
+                self.check_taken_apart(declarator.id, declarator.init)
             self.initialise(declarator.id)
 
     def return_statement(self, node: nodes.ReturnStatement) -> None:
@@ -506,6 +507,7 @@ class _Resolver(Checks):
         left = node.left
         if not isinstance(left, nodes.VariableDeclaration):
             self.expression(node.right)
+            self.check_data_use(node.right)
             with self.looping():
                 self.assign_to(left)
                 self.statement(node.body)
@@ -516,6 +518,7 @@ class _Resolver(Checks):
             outer_bindings = len(self.info.bindings)
             self.declare_variables(left)
             self.expression(node.right)
+            self.check_data_use(node.right)
             del self.info.bindings[outer_bindings:]
         with self.looping(), self.new_scope("for") as scope:
             node.scope = scope
@@ -548,6 +551,7 @@ class _Resolver(Checks):
 
     def switch_statement(self, node: nodes.SwitchStatement) -> None:
         self.expression(node.discriminant)
+        self.check_data_use(node.discriminant)
         self.check_cases(node)
         outer = self.cases
         with self.new_scope("switch") as scope:
@@ -596,6 +600,8 @@ class _Resolver(Checks):
             self.expression(item.right)
             if isinstance(item, nodes.BinaryExpression):
                 self.check_binary(item)
+            else:
+                self.check_logical(item)
 
     def chain(self, node: nodes.Expression) -> None:
         """Members, calls and optional chains, however long."""
@@ -634,6 +640,8 @@ class _Resolver(Checks):
 
     def spread_or_expression(self, node: nodes.Node) -> None:
         self.expression(node.argument if isinstance(node, nodes.SpreadElement) else node)
+        if isinstance(node, nodes.SpreadElement):
+            self.check_data_use(node.argument)
 
     def template(self, node: nodes.TemplateLiteral) -> None:
         for part in node.expressions:
@@ -647,7 +655,7 @@ class _Resolver(Checks):
     def object(self, node: nodes.ObjectExpression) -> None:
         for item in node.properties:
             if isinstance(item, nodes.SpreadElement):
-                self.expression(item.argument)
+                self.spread_or_expression(item)
                 continue
             if item.computed:
                 self.expression(item.key)
@@ -695,6 +703,7 @@ class _Resolver(Checks):
             self.expression(node.right)
         else:
             self.expression(node.right)
+            self.check_taken_apart(left, node.right)
             self.assign_to(left)
 
     def conditional(self, node: nodes.ConditionalExpression) -> None:
