@@ -13,7 +13,8 @@ import pytest
 
 from rhythm.engine import Activation, Environment, StartInfo, activate
 from rhythm.model import Claim, TaskOutcome, new_id
-from rhythm.worker.activations import _commit
+from rhythm.store.codec import unpack_snapshot
+from rhythm.worker.activations import commit_of
 from tests.store.bench import Bench, Worker
 from tests.support.activations import NOW_MS, Driver, body, program_of
 
@@ -51,7 +52,7 @@ class Flow:
             activation = self._activate(claim)
             self.activations += 1
             self.deliveries += activation.seen_through - (claim.deliveries[0].number - 1 if claim.deliveries else 0)
-            await self.worker.commit(_commit(claim.token, claim.id, claim.version, activation))
+            await self.worker.commit(commit_of(claim.token, claim.id, claim.version, activation))
             if activation.outcome is not None:
                 self.ended = True
                 self.output = json.loads(activation.outcome.payload)
@@ -61,7 +62,9 @@ class Flow:
         if claim.version == 0:
             start = StartInfo(str(claim.id), "order", self.program.hash, NOW_MS, b"{}")
             return activate(self.program, environment=environment, start=start, deliveries=claim.deliveries)
-        return activate(self.program, environment=environment, snapshot=claim.snapshot, deliveries=claim.deliveries)
+        return activate(
+            self.program, environment=environment, snapshot=unpack_snapshot(claim.snapshot), deliveries=claim.deliveries
+        )
 
     async def settle(self, outcomes: dict[int, str]) -> None:
         """Ends tasks, by their operations, in one exchange."""

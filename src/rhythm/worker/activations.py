@@ -156,7 +156,8 @@ class Activations:
                 return Report(held, outcome=job.outcome)  # the parent is woken, and fails on its own account
             claim = held.claim
             return Report(
-                held, commit=self._commit(held.token, claim.id, claim.version, _failed(error, claim.deliveries))
+                held,
+                commit=commit_of(held.token, claim.id, claim.version, _failed(error, claim.deliveries), self._pack),
             )
 
     def _advance(self, job: Held) -> Report:
@@ -183,7 +184,7 @@ class Activations:
             claim.snapshot,
             claim.deliveries,
         )
-        commit = self._commit(job.token, claim.id, claim.version, activation)
+        commit = commit_of(job.token, claim.id, claim.version, activation, self._pack)
         return Report(job, commit=commit, live=_worth_keeping(activation))
 
     def _continue(self, step: ParentStep) -> Report:
@@ -192,7 +193,7 @@ class Activations:
         activation = self._activate(
             parent.id, 1, parent.name, parent.definition_id, parent.version, None, parent.snapshot, (delivery,)
         )
-        commit = self._commit(0, parent.id, parent.version, activation)
+        commit = commit_of(0, parent.id, parent.version, activation, self._pack)
         return Report(step.held, outcome=outcome, continuation=commit, live=_worth_keeping(activation))
 
     def _activate(
@@ -227,30 +228,6 @@ class Activations:
         if self.fail_point is not None:
             self.fail_point.passed("activated")
         return activation
-
-    def _commit(self, token: int, execution_id: uuid.UUID, version: int, activation: Activation) -> WorkflowCommit:
-        arguments: dict[str, Any] = {}
-        if activation.children:
-            arguments["children"] = activation.children
-        if activation.timers:
-            arguments["timers"] = activation.timers
-        if activation.logs:
-            arguments["logs"] = activation.logs
-        return WorkflowCommit(
-            token=token,
-            id=execution_id,
-            version=version,
-            seen_through=activation.seen_through,
-            snapshot=None if activation.snapshot is None else self._pack(activation.snapshot),
-            outcome=activation.outcome,
-            standing=activation.standing,
-            outstanding=activation.outstanding,
-            unread_signals=activation.unread_signals,
-            wake_groups=activation.wake_groups,
-            dropped_timers=activation.dropped_timers,
-            cancels=activation.cancels,
-            **arguments,
-        )
 
     def _guarded(
         self,
@@ -293,6 +270,38 @@ def _write_logs(execution_id: uuid.UUID, attempt: int, name: str, activation: Ac
         error: dict[str, Any] = payloads.decode(outcome.payload)
         why = f"{error.get('name')}: {error.get('message')}"
         log_transition(logging.INFO, execution_id, attempt, "workflow", name, outcome.status, error=why)
+
+
+def commit_of(
+    token: int,
+    execution_id: uuid.UUID,
+    version: int,
+    activation: Activation,
+    pack: Callable[[bytes], bytes] = pack_snapshot,
+) -> WorkflowCommit:
+    """What an activation asks for, as the commit of a claim (or a parent) of this version."""
+    arguments: dict[str, Any] = {}
+    if activation.children:
+        arguments["children"] = activation.children
+    if activation.timers:
+        arguments["timers"] = activation.timers
+    if activation.logs:
+        arguments["logs"] = activation.logs
+    return WorkflowCommit(
+        token=token,
+        id=execution_id,
+        version=version,
+        seen_through=activation.seen_through,
+        snapshot=None if activation.snapshot is None else pack(activation.snapshot),
+        outcome=activation.outcome,
+        standing=activation.standing,
+        outstanding=activation.outstanding,
+        unread_signals=activation.unread_signals,
+        wake_groups=activation.wake_groups,
+        dropped_timers=activation.dropped_timers,
+        cancels=activation.cancels,
+        **arguments,
+    )
 
 
 def _worth_keeping(activation: Activation) -> Live | None:
