@@ -62,7 +62,7 @@ from rhythm.language.promises import (
     waiting_frame,
 )
 from rhythm.language.resolver import Resolution, resolve
-from rhythm.language.units import join_surrogates
+from rhythm.language.units import join_surrogates, to_units
 from rhythm.language.values import (
     UNDEFINED,
     DeadlockError,
@@ -413,7 +413,7 @@ class _Run:
         realm, kind = self.realm, delivery.kind
         if kind == "signal":
             assert delivery.name is not None, "signals have names"
-            realm.unread.append((delivery.name, delivery.payload or b"null"))
+            realm.unread.append((to_units(delivery.name), delivery.payload or b"null"))
             return
         if kind == "cancel":
             cancel_all(realm)

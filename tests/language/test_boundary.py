@@ -170,3 +170,21 @@ def test_errors_leave_as_objects() -> None:
         {"name": "AggregateError", "message": "c", "errors": [{"name": "RangeError", "message": "in", "code": 5}, 1]},
         {"name": "Own", "message": "d", "at": "1970-01-01T00:00:00.000Z"},
     ]
+
+
+@pytest.mark.parametrize("snapshot", ["never", "await"])
+def test_names_with_an_emoji_reach_tasks_signals_and_options_whole(snapshot: str) -> None:
+    """The program has it in two units, everybody else as one character."""
+    outcome = evaluate(
+        'workflow(ctx) { const said = await signal("go\U0001f600"); '
+        'try { await task("send\U0001f600", { said }, { queue: "mail\U0001f600" }) } catch (e) { return [e.task.length, e.message] } }',
+        tasks={"send\U0001f600": refuse},
+        signals=[(5, "go\U0001f600", "now")],
+        snapshot=snapshot,
+    )
+
+    assert [6, "now"] == outcome.result
+
+
+def refuse(said: str) -> None:
+    raise ValueError(said)

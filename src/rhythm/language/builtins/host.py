@@ -40,6 +40,7 @@ from rhythm.language.options import (
     Options,
 )
 from rhythm.language.promises import HostOperation, Promise, Realm
+from rhythm.language.units import join_surrogates
 from rhythm.language.values_types import (
     UNDEFINED,
     Builtin,
@@ -128,7 +129,7 @@ def _start_child(kind: str, started: str, name: Value, inputs: Value, options: d
     operation.on_cancel = options.get("on_cancel", "cancel")
     operation.can_cancel = options.get("cancellable", True)
     deadline = options.pop("deadline_seconds", None)
-    _ask(realm, StartChild(operation.number, operation.child_id, started, name, payload, options))
+    _ask(realm, StartChild(operation.number, operation.child_id, started, join_surrogates(name), payload, options))
     if deadline is not None:
         operation.due_at_ms = operation.since_ms + deadline * 1000.0
         _ask(realm, StartTimer(operation.number, delay_ms=deadline * 1000.0))
@@ -278,11 +279,12 @@ def _ask(realm: Realm, command: Command) -> None:
 
 
 def _name(value: Value, what: str) -> str:
+    """The name, in UTF-16 units as the program has it."""
     if value.__class__ is not str:
         throw_type_error(f"the name of a {what} must be a string")
     if not 1 <= len(value) <= NAME_LENGTH_MAX:
         throw_type_error(f"the name of a {what} must have 1 to {NAME_LENGTH_MAX} characters")
-    if not value.isprintable():
+    if not join_surrogates(value).isprintable():
         throw_type_error(f"the name of a {what} must not have control characters or half an emoji in it")
     return value
 
@@ -339,14 +341,14 @@ def _uuid(value: Value, what: str, option: Option) -> str:
 def _names(value: Value, what: str, option: Option) -> list[str]:
     if value.__class__ is not list or len(value) > ERROR_NAMES_MAX:
         throw_type_error(f"{what} must be {option.wanted}")
-    return [_name(item, f"{what} entry") for item in value]
+    return [join_surrogates(_name(item, f"{what} entry")) for item in value]
 
 
 #: Kind of an option -> what makes a value of the command of it. Undefined counts as not given.
 _READ: Final[dict[str, Callable[[Value, str, Option], Any]]] = {
     "duration": lambda value, what, option: _seconds(value, what),
     "moment": lambda value, what, option: _delay(value, what),
-    "text": lambda value, what, option: _name(value, what),
+    "text": lambda value, what, option: join_surrogates(_name(value, what)),
     "number": _number,
     "whole": _number,
     "boolean": _boolean,
