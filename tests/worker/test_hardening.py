@@ -127,7 +127,7 @@ async def test_maintenance_survives_whatever_a_run_raises(
         assert await execution.result(timeout=20) == 6
 
 
-@pytest.mark.parametrize("place", ["_commit", "activate"])
+@pytest.mark.parametrize("place", ["commit_of", "activate"])
 async def test_an_unexpected_error_in_an_activation_fails_that_execution_alone(
     rhythm_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, place: str
 ) -> None:
