@@ -27,7 +27,7 @@ structured, so a loop without an await runs at full speed in an async function t
 
 `pc` changes only directly before the jump to the dispatcher, so when something throws it names the running block.
 A step returns either with `frame.await_id` set and the awaited value, or with its result and `frame.await_id` still -1;
-its caller (the function itself at the start, Instance.step later) does what promises need, outside every handler.
+its caller (`launch` in codegen_helpers, then Instance.step) does what promises need, outside every handler.
 """
 
 from __future__ import annotations
@@ -181,15 +181,8 @@ class FunctionWriter(StatementWriter):
         self.emit(f"frame = h_Frame({function_id}, R)")
         if cells:
             self.emit(f"frame.cells = ({cells},)")
-        self.emit("try:")
         arguments = f"({', '.join(names)},)" if names else "()"
-        self._indented(f"x = a_{function_id}(frame, 0, {arguments}, False)")
-        self.emit("except h_CAUGHT as e:")
-        self._indented("R.reject_promise(frame.promise, h_caught(e))")
-        self._indented("return frame.promise")
-        self.emit("if frame.await_id < 0: R.resolve_promise(frame.promise, x)")
-        self.emit("else: R.await_value(frame, x)")
-        self.emit("return frame.promise")
+        self.emit(f"return h_launch(frame, a_{function_id}, {arguments})")
 
     def _write_step(self) -> None:
         self.indent = _BASE_INDENT - 1

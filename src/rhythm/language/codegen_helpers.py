@@ -190,6 +190,21 @@ def same_length(array: list[Value], length: int) -> None:
         raise UnsupportedError("the callback of find made the array shorter while it compared an element")
 
 
+def launch(frame: Frame, step: Callable[..., Value], arguments: tuple[Value, ...]) -> Value:
+    """The promise of a call of an async function, whose first step has been taken."""
+    promise = frame.promise
+    try:
+        result = step(frame, 0, arguments, False)
+    except (values.JSThrow, RecursionError) as error:
+        frame.realm.reject_promise(promise, values.caught(error))
+        return promise
+    if frame.await_id < 0:
+        frame.realm.resolve_promise(promise, result)
+    else:
+        frame.realm.await_value(frame, result)
+    return promise
+
+
 def never() -> NoReturn:
     """The block of an await that cannot be reached: only a forged snapshot resumes there."""
     raise UnsupportedError("the snapshot resumes at a place that the program can never have reached")
@@ -287,6 +302,7 @@ _HELPERS: Final[dict[str, Any]] = {
     "h_tdz": tdz,
     "h_caught": values.caught,
     "h_missing_global": missing_global,
+    "h_launch": launch,
     "h_never": never,
     "h_holes": holes,
     "h_each": each,

@@ -107,6 +107,8 @@ class ReadWriter(ExpressionWriter):
 
     def has_reads(self, node: Node) -> bool:
         """Whether `hoist` would find a read in an expression of the function."""
+        if node[0] in _INERT:
+            return False
         found = self._reads.get(id(node))
         if found is None:
             found = self.is_hoisted(node) or any(self.has_reads(child) for child in self._always(node))
