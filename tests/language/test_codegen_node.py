@@ -16,9 +16,22 @@ def read_programs() -> dict[str, str]:
     return dict(part.split("\n", 1) for part in text.split("\n//# ")[1:])  # type: ignore[misc]  # two parts each
 
 
+#: Parts of a literal are put together when many of them must be kept across an await.
+LONG_LITERALS = "\n".join(
+    [
+        "const log = [], f = (...v) => v, p = async (v) => { log.push(v); return v }",
+        "let x = 1",
+        f"const a = [{', '.join(f'await p({n}), x++' for n in range(100))}, ...[x], await p(2)]",
+        f"const b = f({', '.join(f'await p({n}), ...[x++], x' for n in range(100))})",
+        f"const c = {{ {', '.join(f'k{n % 80}: await p({n}), [x++]: x' for n in range(100))} }}",
+        f"const d = `{''.join(f'${{await p({n})}}-${{x++}}' for n in range(100))}`",
+        "return [a, b, c, Object.keys(c), d, log, x]",
+    ]
+)
 PROGRAMS: dict[str, str] = {
     **read_programs(),
     "long chain": "return " + " + ".join(["1"] * 3000),
+    "long literals with awaits": LONG_LITERALS,
     "deep conditional": "return " + " : ".join(f"inputs.n === {n} ? {n}" for n in range(200)) + " : 'none'",
 }
 

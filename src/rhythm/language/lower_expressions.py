@@ -21,6 +21,9 @@ if TYPE_CHECKING:
     from rhythm.language.lower import _Unit
 
 DEPTH_KEPT: Final = 36  #: Nesting up to which an expression stays whole; the IR allows some more.
+HELD_MAX: Final = (
+    64  #: Parts of one literal or call kept apart across an await; more are put together, as each is a slot.
+)
 SPINE_RUN: Final = 10  #: Operators of an overlong chain between two spills.
 _CONSTANTS: Final = frozenset(["number", "string", "true", "false", "null", "undefined", "nan", "infinity", "global"])
 _SPECIAL: Final = {"undefined": "undefined", "NaN": "nan", "Infinity": "infinity"}
@@ -355,6 +358,8 @@ class ExpressionLowering:
                 if deep or index < last:
                     value = self.spill(["unary", "string", value], node)
                 parts.append(value)
+                if index < last and len(parts) >= HELD_MAX:
+                    parts = [self.spill_always(["template", parts], node)]
         return ["template", parts]
 
     def arguments(self, arguments: Sequence[nodes.Node], within: nodes.Node) -> list[Node]:
@@ -377,6 +382,8 @@ class ExpressionLowering:
                 values.append(["spread", value, text])
             else:
                 values.append(self.spill(value, inner) if spill else value)
+            if index < last and len(values) >= HELD_MAX:
+                values = [["spread", self.spill_always(["array", values, self.position(inner)], inner), None]]
         return values
 
     def array(self, node: nodes.ArrayExpression) -> Node:
@@ -399,6 +406,8 @@ class ExpressionLowering:
                 value = self.expression(item.value)
                 entries.append(["computed", key, self.spill(value, item.value) if spill else value])
                 continue
+            if index < last and len(entries) >= HELD_MAX:
+                entries = [["spread", self.spill_always(["object", entries, self.position(node)], node)]]
             name = item.key.name if isinstance(item.key, nodes.Identifier) else str(getattr(item.key, "value", ""))
             value = self.expression(item.value)
             entries.append(["property", name, self.spill(value, item.value) if spill else value])

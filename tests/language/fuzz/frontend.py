@@ -247,17 +247,31 @@ def _snapshots() -> list[bytes]:
     return written
 
 
-def _mutator(mutate: Callable[[bytes, int], bytes]) -> Callable[[bytes, int, int], bytes]:
-    from tests.language.test_frontend_fuzz import mutate as mutate_tokens
+def _change(data: bytes, size_max: int, seed: int) -> bytes:
+    """A changed input: sources mostly by tokens, everything else by bytes."""
+    from tests.language.test_frontend_fuzz import mutate
 
-    def change(data: bytes, size_max: int, seed: int) -> bytes:
-        chance = random.Random(seed)
-        if len(data) > 1 and data[0] % 3 == SOURCE and chance.random() < 0.7:
-            text = mutate_tokens(data[1:].decode("utf-8", "replace"), chance)
-            return (data[:1] + text.encode("utf-8", "replace"))[:size_max]
-        return mutate(data, size_max)
-
-    return change
+    chance = random.Random(seed)
+    if len(data) > 1 and data[0] % 3 == SOURCE and chance.random() < 0.7:
+        text = mutate(data[1:].decode("utf-8", "replace"), chance)
+        return (data[:1] + text.encode("utf-8", "replace"))[:size_max]
+    changed = bytearray(data or b"\0")
+    for _ in range(chance.randint(1, 4)):
+        start = chance.randrange(len(changed))
+        end = min(len(changed), start + chance.randint(1, 8))
+        match chance.randrange(5):
+            case 0:
+                changed[start] ^= 1 << chance.randrange(8)
+            case 1:
+                changed[start:start] = chance.randbytes(chance.randint(1, 4))
+            case 2:
+                del changed[start:end]
+                changed = changed or bytearray(1)
+            case 3:
+                changed[start:start] = changed[start:end]
+            case _:
+                changed[start:end] = bytes(chance.choice((0, 1, 0x7F, 0x80, 0xC1, 0xFF)) for _ in range(end - start))
+    return bytes(changed[:size_max])
 
 
 def _guided(arguments: list[str]) -> None:
@@ -273,7 +287,7 @@ def _guided(arguments: list[str]) -> None:
                 for method in vars(value).values():
                     if hasattr(method, "__code__"):
                         atheris.instrument_func(method)
-    atheris.Setup([sys.argv[0], *arguments], one_input, custom_mutator=_mutator(atheris.Mutate))
+    atheris.Setup([sys.argv[0], *arguments], one_input, custom_mutator=_change)
     atheris.Fuzz()
 
 
