@@ -187,8 +187,8 @@ def _step(*, kept: bool) -> tuple[Callable[[], object], Callable[[], object], fl
 _COMPILES = "Python compiling the generated text"
 _PICKLES = "pickle of the same data"
 STAGES = [
-    Stage("compile, per KB of source", 3_000.0, _COMPILES, _compile),
-    Stage("load from the IR, per KB of source", None, _COMPILES, _load),
+    Stage("compile, per KB of source", None, _COMPILES, _compile),
+    Stage("load from the IR, per KB of source", 3_000.0, _COMPILES, _load),
     Stage("write a suspension", 120.0, _PICKLES, _write),
     Stage("read a suspension", 80.0, _PICKLES, _read),
     Stage("step from a kept heap", None, _PICKLES + ", both ways", lambda: _step(kept=True)),
