@@ -349,3 +349,20 @@ const keep = (o) => { o.y = null; return o }; const kept = keep(named), lost = {
 made.sort((p, q) => q.y - p.y); const [one, , three, four] = made
 const unknown = [kept]; unknown.forEach((o) => { o.z = 5 }); return [all, first, named.y + 1, kept.z * 2, lost.x, lost.y,
 one.y + 1, three.x + 1, four === undefined, made.reduce((n, p) => n + p.y, 0), named.toString === undefined, made[7]]
+
+//# ways out for arrays and objects that are followed
+const out = []
+{ const made = [{ x: 1 }]; for (const e of made) e.x = 's'; out.push(made[0].x + 1) }
+{ const made = [{ x: 1 }]; const [e] = made; e.x = 's'; out.push(made[0].x + 1, made[0].x * 2) }
+{ const a = [{ x: 1 }]; const get = () => a; const fs = [get]; fs[0]()[0].x = 's'; out.push(a[0].x + 1) }
+{ const a = [1]; const o = { get: () => a }; o.get().push('s'); out.push(a[1] + 1) }
+{ const p = { x: 1 }; const f = (q = p) => { q.x = 's' }; f(); out.push(p.x + 1) }
+{ const p = { x: 1 }; try { throw p } catch (e) { e.x = 's' } out.push(p.x + 1) }
+{ const a = [1, 2]; const it = a.values(); a.push('s'); let t = 0; for (const v of it) t = v + 1; out.push(t) }
+{ const a = [{ x: 1 }]; const m = new Map(a.map((e) => [e.x, e])); m.get(1).x = 's'; out.push(a[0].x + 1) }
+{ const a = [{ x: 1 }]; a.forEach((e) => { e.x = 's' }); for (const e of a.slice()) e.y = 's'; out.push(a[0].x + 1, a[0].y + 1) }
+{ const a = [[1]]; for (const [v] of a) { a[0][0] = 's'; out.push(v + 1) } out.push(a[0][0] + 1) }
+{ const o = { x: 1 }; const { x, ...r } = o; r.x = 's'; const q = { ...o, ...r }; out.push(q.x + 1, o.x + x) }
+{ const a = [1]; const g = async (v) => { v.push('s'); return v }; const b = await g(a); b[0] = 't'; out.push(a[0] + 1, a[1] + 1) }
+{ const a = [1]; const b = a.reduce((acc, v) => { acc.push('s'); return acc }, a); out.push(b[1] + 1, a[1] + 1) }
+return out
