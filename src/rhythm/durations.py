@@ -49,7 +49,14 @@ def parse_seconds(value: Duration, *, number_unit: float = 1.0) -> float:
 
 
 def parse_milliseconds(value: Duration) -> float:
-    """The duration in milliseconds, a plain number counting as milliseconds (the rule of ``.flow`` files)."""
+    """The duration in milliseconds, a plain number counting as milliseconds (the rule of ``.flow`` files).
+
+    Raises InvalidDuration as ``parse_seconds``, and for text without a unit, which elsewhere would be seconds.
+    """
+    if isinstance(value, str) and _NUMBER.fullmatch(value.strip()):
+        raise InvalidDuration(
+            f"{value[:_TEXT_MAX]!r} has no unit; write for example '5s', or a number for milliseconds"
+        )
     return parse_seconds(value, number_unit=0.001) * 1000.0
 
 

@@ -388,7 +388,9 @@ class _Run:
         self.realm.ctx = ctx
         try:
             inputs = from_json(start.inputs, "inputs")
+            self.realm.is_open = False
             workflow = self.instance.run_module()
+            self.realm.is_open = True
             self.root = workflow(ctx, inputs)
         except InvalidInput as error:
             self.root = Promise(self.realm)
@@ -396,6 +398,7 @@ class _Run:
         except (JSThrow, RecursionError) as error:
             self.root = Promise(self.realm)
             self.realm.reject_promise(self.root, caught(error))
+        self.realm.is_open = True
         self.root.handled = True
         self.turn()
         self.settle_signals()

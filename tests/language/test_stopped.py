@@ -35,3 +35,15 @@ def test_program_is_stopped_where_it_says(number: int, mode: Literal["never", "a
     assert outcome.error.name == "UnsupportedError"
     assert text in str(outcome.error.message)
     assert f"(workflow.flow:{line}:" in str(outcome.error.stack).split("\n")[1]
+
+
+@pytest.mark.parametrize("call", ['task("t")', "sleep(1)", 'signal("s")', 'child("c")'])
+def test_nothing_is_started_before_the_workflow_runs_even_through_functions(call: str) -> None:
+    source = f"const go = () => {call}\nconst early = go()\nworkflow(ctx) {{ return early }}"
+
+    outcome = evaluate(source)
+
+    assert outcome.error is not None
+    assert outcome.error.name == "UnsupportedError"
+    assert "before the workflow runs" in str(outcome.error.message)
+    assert "(workflow.flow:1:" in str(outcome.error.stack).split("\n")[1]

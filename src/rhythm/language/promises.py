@@ -399,6 +399,7 @@ class Realm:
         "ctx",
         "execution_id",
         "instance",
+        "is_open",
         "log",
         "new_id",
         "next_number",
@@ -429,6 +430,7 @@ class Realm:
         self.stack: Callable[..., str] = _no_stack  # of the running functions, or of a traceback
         self.step: Callable[[Frame, Value, bool], None] = _no_step
         self.instance: Any = None  #: The program's instance; set when it is attached.
+        self.is_open = True  #: Host operations may be begun: not while top-level declarations run.
         self.queue: deque[tuple[Any, Value, bool]] = deque()
         self.operations: dict[int, HostOperation] = {}  #: Outstanding ones by number, in call order.
         self.next_number: int = 1

@@ -47,6 +47,7 @@ from rhythm.language.values_types import (
     JSDate,
     JSError,
     LimitError,
+    UnsupportedError,
     Value,
     current_realm,
     throw_type_error,
@@ -173,6 +174,10 @@ def _cancel(promise: Value = UNDEFINED, *_: Value) -> Value:
 
 
 def _operation(realm: Realm, kind: str, name: str) -> HostOperation:
+    if not realm.is_open:
+        raise UnsupportedError(
+            "nothing can be started, slept or waited for before the workflow runs; do it inside the workflow"
+        )
     if len(realm.operations) >= OPERATIONS_MAX:
         raise LimitError(f"more than {OPERATIONS_MAX:,} host operations are outstanding")
     number = realm.next_number
