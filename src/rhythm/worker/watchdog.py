@@ -8,6 +8,9 @@ until no strike is under way, and clears an exception that is still pending, so 
 is no lock between the two: an exception that comes right after a lock was taken would leave it taken for ever.
 The interrupted heap is thrown away; generated code cannot catch the exception.
 
+The budget is time by the clock without that in which the thread could run and had no processor, so that workflows do
+not fail because a machine is busy with other things. Where the system does not tell (outside Linux) the clock counts.
+
 The same monitor looks every TICK_SECONDS at the memory of the process. When it has grown by more than an activation may
 take while one was running, and the thread of activations has itself touched at least half of that, it raises
 ActivationMemoryExceeded there in the same way. So the process grows by the limit and by what one tick or one call of C
@@ -96,11 +99,14 @@ class Watchdog:
         self._striking = False
         self._closing = threading.Event()
         self._growth = _Growth()
+        self._starvation = _Starvation()
         self._monitor = threading.Thread(target=self._watch, name="rhythm-watchdog", daemon=True)
         self._monitor.start()
 
     def run(self, activation: Callable[[], T]) -> T:
         """Runs one activation. Raises ActivationBudgetExceeded when it took too long or too much."""
+        if self._starvation.native_id != threading.get_native_id():
+            self._starvation.meet(threading.get_native_id())
         try:
             self._running = _Running(time.monotonic(), threading.get_ident(), threading.get_native_id())
             try:
@@ -141,10 +147,11 @@ class Watchdog:
         while not self._closing.wait(pause):
             running = self._running
             grown = self._growth.look(running)
+            starved = self._starvation.look(running)
             if running is None:
                 pause = min(self.budget_seconds / 2, IDLE_SECONDS)
                 continue
-            left = running.began + self.budget_seconds - time.monotonic()
+            left = self.budget_seconds - (time.monotonic() - running.began - starved)
             if left <= 0:
                 self._strike(running, ActivationBudgetExceeded)
             elif grown > self.memory_bytes_max:
@@ -165,13 +172,49 @@ class Watchdog:
             self._striking = False
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class _Running:
     """The activation under way."""
 
     began: float
     thread_id: int
     native_id: int
+
+
+class _Starvation:
+    """How long the running activation could have run and had no processor, as seen from one look to the next.
+
+    What is counted may have begun one look too early, never too late.
+    """
+
+    def __init__(self) -> None:
+        self.native_id = 0
+        self._running: _Running | None = None  # at the last look
+        self._latest = 0.0  # of its thread, since that began
+        self._before = 0.0
+
+    def meet(self, native_id: int) -> None:
+        """To be called by the thread of activations before its first one."""
+        self._latest = starved_seconds(native_id)
+        self.native_id = native_id
+
+    def look(self, running: _Running | None) -> float:
+        """Seconds; 0 when nothing runs."""
+        before, self._latest = self._latest, starved_seconds(self.native_id)
+        if running is None:
+            return 0.0
+        if running is not self._running:
+            self._running, self._before = running, before
+        return max(self._latest - self._before, 0.0)
+
+
+def starved_seconds(native_id: int) -> float:
+    """How long a thread of this process could have run and had no processor; 0 where the system does not tell."""
+    try:
+        with open(f"/proc/self/task/{native_id}/schedstat", "rb", buffering=0) as file:
+            return int(file.read(200).split()[1]) / 1e9
+    except (OSError, ValueError, IndexError):
+        return 0.0
 
 
 class _Growth:
