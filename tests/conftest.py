@@ -11,6 +11,7 @@ processes           starts real workers and commands; none is left at the end
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -98,3 +99,11 @@ def any_rhythm_url(any_postgres_server: TestServer) -> Iterator[str]:
 def processes(tmp_path: Path) -> Iterator[Processes]:
     with Processes(tmp_path) as started:
         yield started
+
+
+@pytest.fixture
+def unraisable_ignored(monkeypatch: pytest.MonkeyPatch) -> None:
+    """For tests of the watchdog: its strike may hit a callback of the garbage collector, which reports and drops it (the
+    watchdog then repeats it). What reports is a function of C here, which cannot be struck itself.
+    """
+    monkeypatch.setattr(sys, "unraisablehook", bool)

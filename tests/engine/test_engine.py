@@ -871,8 +871,7 @@ def test_a_small_snapshot_is_not_worth_a_warning() -> None:
     assert [] == Driver(body("await task('a')"), limits=Limits(snapshot_bytes_warn=1_000)).start().logs
 
 
-# The interruption may hit a garbage collection's callback, which reports and drops it; the watchdog then repeats it.
-@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+@pytest.mark.usefixtures("unraisable_ignored")
 @pytest.mark.parametrize(
     "text",
     [

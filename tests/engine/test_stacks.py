@@ -126,8 +126,7 @@ def test_a_cause_has_the_stack_of_its_own() -> None:
     assert f"CardDeclined: no\n    at {G.format(28)}\n    at {WORKFLOW}" == payload["cause"]["stack"]
 
 
-# The interruption may hit a garbage collection's callback, which reports and drops it; the watchdog then repeats it.
-@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+@pytest.mark.usefixtures("unraisable_ignored")
 def test_an_activation_that_runs_too_long_says_where_it_was(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys.modules["rhythm.testing.evaluate"], "BUDGET_SECONDS", 0.2)
     outcome = evaluate(

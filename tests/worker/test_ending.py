@@ -11,7 +11,9 @@ from rhythm.worker.maintenance import Maintenance
 
 async def test_a_loop_that_is_woken_and_cancelled_at_once_ends(rhythm_url: str) -> None:
     async with await Store.connect(rhythm_url) as store:
-        maintenance = Maintenance(store, new_id(), poll_interval=3_600, retention=None, on_moved=lambda: None)
+        maintenance = Maintenance(
+            store, new_id(), poll_interval=3_600, retention=None, key_window=60.0, on_moved=lambda: None
+        )
         running = asyncio.create_task(maintenance.run())
         while not maintenance._news._waiters:  # noqa: ASYNC110  (nothing tells of this)
             await asyncio.sleep(0)

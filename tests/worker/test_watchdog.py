@@ -79,6 +79,7 @@ def test_time_without_a_processor_is_not_held_against_an_activation(watch: Calla
             other.wait()
 
 
+@pytest.mark.usefixtures("unraisable_ignored")
 def test_a_heap_that_takes_long_to_take_down_is_struck_again_and_again(watch: Callable[..., Watchdog]) -> None:
     watchdog = watch(0.05)
 
@@ -93,6 +94,7 @@ def test_a_heap_that_takes_long_to_take_down_is_struck_again_and_again(watch: Ca
     assert watchdog.run(lambda: "well") == "well"
 
 
+@pytest.mark.usefixtures("unraisable_ignored")
 def test_an_activation_that_takes_too_much_memory_is_struck(watch: Callable[..., Watchdog]) -> None:
     watchdog = watch(60.0, memory_bytes_max=64 * MIB)
     kept: list[bytes] = []
