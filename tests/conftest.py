@@ -103,7 +103,8 @@ def processes(tmp_path: Path) -> Iterator[Processes]:
 
 @pytest.fixture
 def unraisable_ignored(monkeypatch: pytest.MonkeyPatch) -> None:
-    """For tests of the watchdog: its strike may hit a callback of the garbage collector, which reports and drops it (the
-    watchdog then repeats it). What reports is a function of C here, which cannot be struck itself.
+    """For tests of the watchdog, whose strike may hit a callback of the garbage collector, which reports and drops it.
+
+    The watchdog then repeats it. What reports is a function of C here, which cannot be struck itself.
     """
     monkeypatch.setattr(sys, "unraisablehook", bool)
