@@ -22,7 +22,8 @@ SHELL := /bin/bash
 VENV   := .venv
 BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
-TEST_PROCESSES ?= 2
+# On two cores: half of the time is spent waiting for processes and servers.
+TEST_PROCESSES ?= 3
 
 .PHONY: help run test faults simulate fuzz fuzz-parser mutants chaos lint imports types format bench curves clean check-node
 
@@ -56,7 +57,7 @@ simulate: $(STAMP)
 	RHYTHM_SIMULATE_SEEDS=$(or $(SEEDS),200) $(BIN)/python -m pytest -q -n $(TEST_PROCESSES) --dist worksteal tests/store/test_simulation.py
 
 fuzz: check-node $(STAMP)
-	$(BIN)/python -m tests.language.fuzz --count $(or $(COUNT),20000) --seed $(or $(SEED),0) --processes $(TEST_PROCESSES)
+	$(BIN)/python -m tests.language.fuzz --count $(or $(COUNT),20000) --seed $(or $(SEED),0) --processes 2
 
 fuzz-parser: $(STAMP)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check 'atheris>=2.3'

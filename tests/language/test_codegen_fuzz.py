@@ -64,7 +64,7 @@ def test_those_programs_notice_a_value_that_is_not_followed(blind: str, monkeypa
         if visit.__name__ == blind:
             monkeypatch.setitem(codegen_contents.VISITS, kind, lambda *_: None)
 
-    assert alias_fuzz.compare(0, 5 * PROGRAMS)
+    assert any(alias_fuzz.compare(first, PROGRAMS) for first in range(0, 5 * PROGRAMS, PROGRAMS))
 
 
 @pytest.mark.parametrize("seed", range(0, PROGRAMS, 4))
