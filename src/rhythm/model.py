@@ -18,7 +18,6 @@ from typing import Any
 
 import msgspec
 
-PROTOCOL_VERSION = 1  #: version of the SQL functions that adapters speak
 PAYLOAD_BYTES_MAX = 1024 * 1024  #: default limit of one payload, bytes of JSON
 SNAPSHOT_BYTES_MAX = 64 << 20  #: largest snapshot that is read, bytes before compression
 PRIORITY_MIN, PRIORITY_MAX = -100, 100
