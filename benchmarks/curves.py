@@ -154,18 +154,10 @@ async def window_rate(client: Client, database: Database, *, seconds: float) -> 
 # --- the curves ----------------------------------------------------------------------------------
 
 
-async def one_finished(client: Client, database: Database) -> Any:
-    """The id of a finished no-op task; its name is known afterwards."""
-    async with database.workers(1, "-q", QUEUE):
-        execution = await client.start("mark", {"i": 0})
-        await execution.result(timeout=WAIT_SECONDS)
-    return execution.id
-
-
 async def depth(bench: Bench) -> list[tuple[float, float]]:
     points = []
     async with bench.harness.database() as (client, database):
-        source = await one_finished(client, database)
+        source = await measures.known(client, database)
         for size in bench.sizes(100_000, 300_000, 1_000_000, 3_000_000, 5_000_000):
             rates = []
             for _ in range(REPEATS):
@@ -178,34 +170,38 @@ async def depth(bench: Bench) -> list[tuple[float, float]]:
 
 
 async def suspended(bench: Bench) -> list[tuple[float, float]]:
-    points = []
     async with bench.harness.database() as (client, database):
-        await one_finished(client, database)
+        await measures.known(client, database)
         async with database.workers(1):
             order = {"id": "o-1", "items": [{"price": 1, "quantity": 1}] * 5}
             execution = await client.start("order", {"order": order})
             await measures.waiting(database, 1)
-        held = 1
-        for size in bench.sizes(1, 1_000, 10_000, 100_000, 1_000_000):
-            if size > held:
-                await grow_suspended(database, execution.id, size - held)
-                held = size
-            await database.settled()
-            points.append((size, await drain_rate(client, database)))
-    return points
+        sizes = bench.sizes(1, 1_000, 10_000, 100_000, 1_000_000)
+        return await beside(client, database, grow_suspended, execution.id, sizes)
 
 
 async def finished(bench: Bench) -> list[tuple[float, float]]:
-    points = []
     async with bench.harness.database() as (client, database):
-        source = await one_finished(client, database)
-        held = 1
-        for size in bench.sizes(1, 100_000, 1_000_000, 10_000_000):
-            if size > held:
-                await grow_finished(database, source, size - held)
-                held = size
-            await database.settled()
-            points.append((size, await drain_rate(client, database)))
+        source = await measures.known(client, database)
+        sizes = bench.sizes(1, 100_000, 1_000_000, 10_000_000)
+        return await beside(client, database, grow_finished, source, sizes)
+
+
+async def beside(
+    client: Client,
+    database: Database,
+    grow: Callable[[Database, Any, int], Awaitable[None]],
+    source: Any,
+    sizes: list[int],
+) -> list[tuple[float, float]]:
+    """The rate of plain tasks beside more and more rows, the first of which is there."""
+    points = []
+    held = 1
+    for size in sizes:
+        await grow(database, source, size - held)
+        held = size
+        await database.settled()
+        points.append((size, await drain_rate(client, database)))
     return points
 
 
@@ -247,14 +243,14 @@ async def snapshots(bench: Bench) -> list[tuple[float, float]]:
 
 async def workers(bench: Bench) -> list[tuple[float, float]]:
     async with bench.harness.database() as (client, database):
-        await one_finished(client, database)
+        await measures.known(client, database)
         return [(count, await drain_rate(client, database, workers=count)) for count in (1, 2, 4, 8, 16, 32)]
 
 
 async def held_open(bench: Bench) -> list[tuple[float, float]]:
     """Tasks per second, minute by minute, at full load; from the second minute on a session holds a snapshot open."""
     async with bench.harness.database() as (client, database):
-        await one_finished(client, database)
+        await measures.known(client, database)
         began = await database.connection.fetchval("select rhythm.now()")
         other = await asyncpg.connect(database.url)
         async with database.workers(2, "-q", QUEUE):

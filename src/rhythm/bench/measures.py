@@ -10,6 +10,7 @@ import asyncio
 import itertools
 import os
 import time
+import uuid
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -233,10 +234,12 @@ def count_of(processes: int) -> str:
     return f"{processes} process{'es' if processes > 1 else ''}"
 
 
-async def known(client: Client, database: Database) -> None:
-    """Lets a worker register the tasks and run one: starts of unknown names would be parked first."""
+async def known(client: Client, database: Database) -> uuid.UUID:
+    """Lets a worker register the tasks and run one: starts of unknown names would be parked first. Returns its id."""
     async with database.workers(1, "-q", QUEUE):
-        await (await client.start("mark", {"i": 0}, queue=QUEUE)).result(timeout=WAIT_SECONDS)
+        execution = await client.start("mark", {"i": 0}, queue=QUEUE)
+        await execution.result(timeout=WAIT_SECONDS)
+    return execution.id
 
 
 async def stepped(client: Client, count: int) -> list[float]:

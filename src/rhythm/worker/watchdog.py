@@ -105,10 +105,11 @@ class Watchdog:
 
     def run(self, activation: Callable[[], T]) -> T:
         """Runs one activation. Raises ActivationBudgetExceeded when it took too long or too much."""
-        if self._starvation.native_id != threading.get_native_id():
-            self._starvation.meet(threading.get_native_id())
+        native_id = threading.get_native_id()
+        if self._starvation.native_id != native_id:
+            self._starvation.meet(native_id)
         try:
-            self._running = _Running(time.monotonic(), threading.get_ident(), threading.get_native_id())
+            self._running = _Running(time.monotonic(), threading.get_ident(), native_id)
             try:
                 return activation()
             finally:
