@@ -13,6 +13,7 @@
 #   make mutants   bugs planted in the compiler and the run time; the random programs must notice each
 #   make chaos     workers and PostgreSQL killed at random under WORKFLOWS=5000 mixed workflows (SEED=…)
 #   make bench     measures this machine
+#   make bench-peers  measures Rhythm beside other queues and engines (installs them into .bench; ONLY=dbos,… SCALE=0.1)
 #   make curves    measures what grows (half an hour or more; ONLY=depth,… SCALE=0.1) and draws docs/figures/
 #   make clean     removes .venv and what tools left behind; keeps data (.rhythm)
 
@@ -25,7 +26,7 @@ STAMP  := $(VENV)/.installed
 # On two cores: half of the time is spent waiting for processes and servers.
 TEST_PROCESSES ?= 3
 
-.PHONY: help run test faults simulate fuzz fuzz-parser mutants chaos lint imports types format bench curves clean check-node
+.PHONY: help run test faults simulate fuzz fuzz-parser mutants chaos lint imports types format bench bench-peers curves clean check-node
 
 help:
 	@sed -n 's/^#   \(make .*\)/\1/p' Makefile
@@ -73,12 +74,15 @@ bench: $(STAMP)
 	$(BIN)/python -m benchmarks.bench_language
 	$(BIN)/python -m benchmarks
 
+bench-peers: check-node $(STAMP)
+	$(BIN)/python -m benchmarks.peers $(if $(ONLY),--only $(ONLY)) $(if $(SCALE),--scale $(SCALE))
+
 curves: $(STAMP)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[bench]'
 	$(BIN)/python -m benchmarks.curves $(if $(ONLY),--only $(ONLY)) $(if $(SCALE),--scale $(SCALE))
 
 clean:
-	rm -rf $(VENV) build dist .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis
+	rm -rf $(VENV) .bench build dist .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # The newest Python that will do, asked for by its versions first: plain python3 may be older.
