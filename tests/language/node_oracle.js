@@ -58,8 +58,8 @@ function host({ signals, outcomes, workflows }, begin) {
       if (self.stopped) return
       if (!("error" in answer)) return self.resolve(copy(answer.value) ?? null)
       const { name: error, message, ...fields } = typeof answer.error === "string"
-        ? { name: "CardDeclined", message: answer.error, type: "failed" } : answer.error
-      self.reject(failure(error, message, { ...fields, [field]: name }))
+        ? { name: "CardDeclined", message: answer.error, attempts: 1, type: "failed", retryable: true } : answer.error
+      self.reject(failure(error, message, { ...fields, [field]: name, executionId: "01970000-0000-7000-8000-000000000000" }))
     })
     // One that takes longer confirms a millisecond later that it was stopped.
     const ask = (error) => {
