@@ -28,6 +28,8 @@ from rhythm.bench.measures import QUEUE
 from rhythm.client import Client, Start
 from rhythm.store.embedded import EmbeddedServer
 
+Hold = Callable[[Client, Database, int], Awaitable[None]]  #: Makes a database hold so many rows.
+
 ROOT = Path(__file__).resolve().parent.parent
 RESULTS = ROOT / "benchmarks" / "results" / "curves.json"
 FIGURES = ROOT / "docs" / "figures"
@@ -122,17 +124,14 @@ async def grow_suspended(database: Database, source: Any, count: int) -> None:
 
 
 async def drain_rate(client: Client, database: Database, *, workers: int = 2) -> float:
-    """No-op tasks per second: the median of REPEATS drains of DRAINED tasks."""
-    rates = []
-    for _ in range(REPEATS):
-        since = await database.youngest()
-        await client.store.pause_queue(QUEUE, True)
-        await client.start_many([Start("mark", {"i": 0}, queue=QUEUE)] * DRAINED)
-        async with database.workers(workers, "-q", QUEUE):
-            await client.store.pause_queue(QUEUE, False)
-            await database.idle_again("the queue")
-        rates.append(DRAINED / await database.spent(since))
-    return statistics.median(rates)
+    """No-op tasks per second while DRAINED of them are drained."""
+    since = await database.youngest()
+    await client.store.pause_queue(QUEUE, True)
+    await client.start_many([Start("mark", {"i": 0}, queue=QUEUE)] * DRAINED)
+    async with database.workers(workers, "-q", QUEUE):
+        await client.store.pause_queue(QUEUE, False)
+        await database.idle_again("the queue")
+    return DRAINED / await database.spent(since)
 
 
 async def window_rate(client: Client, database: Database, *, seconds: float) -> float:
@@ -151,58 +150,77 @@ async def window_rate(client: Client, database: Database, *, seconds: float) -> 
     return float(count / spent)
 
 
+async def shares(
+    bench: Bench, sizes: list[int], rate: Callable[[Client, Database], Awaitable[float]], hold: Hold, empty: int = 1
+) -> list[tuple[float, float]]:
+    """A rate in a database that holds more and more, as a share of the rate in one that holds ``empty``.
+
+    Both are measured by turns, so that what else the machine does changes neither: the median of REPEATS pairs.
+    """
+    points = []
+    async with bench.harness.database() as grown, bench.harness.database() as small:
+        for client, database in (grown, small):
+            await measures.known(client, database)
+        for size in sizes:
+            pairs = []
+            for _ in range(REPEATS):
+                await hold(*grown, size)
+                await grown[1].settled()
+                await hold(*small, empty)
+                await small[1].settled()
+                pairs.append(await rate(*grown) / await rate(*small))
+            points.append((size, statistics.median(pairs)))
+            print(f"  {size:,}: {', '.join(f'{pair:.2f}' for pair in sorted(pairs))}", flush=True)
+    return points
+
+
 # --- the curves ----------------------------------------------------------------------------------
 
 
 async def depth(bench: Bench) -> list[tuple[float, float]]:
-    points = []
-    async with bench.harness.database() as (client, database):
-        source = await measures.known(client, database)
-        for size in bench.sizes(100_000, 300_000, 1_000_000, 3_000_000, 5_000_000):
-            rates = []
-            for _ in range(REPEATS):
-                pending = await database.connection.fetchval("select count(*) from rhythm.ready")
-                await grow_pending(database, source, max(size, 100_000) - pending)
-                await database.settled()
-                rates.append(await window_rate(client, database, seconds=0.5))
-            points.append((size, statistics.median(rates)))
-    return points
+    async def hold(client: Client, database: Database, size: int) -> None:
+        pending = await database.connection.fetchval("select count(*) from rhythm.ready")
+        if size > pending:
+            source = await database.connection.fetchval("select id from rhythm.outcomes order by finished_at limit 1")
+            await grow_pending(database, source, size - pending)
+
+    async def rate(client: Client, database: Database) -> float:
+        return await window_rate(client, database, seconds=0.5)
+
+    sizes = bench.sizes(100_000, 300_000, 1_000_000, 3_000_000, 5_000_000)
+    return await shares(bench, sizes, rate, hold, empty=sizes[0])
 
 
 async def suspended(bench: Bench) -> list[tuple[float, float]]:
-    async with bench.harness.database() as (client, database):
-        await measures.known(client, database)
-        async with database.workers(1):
-            order = {"id": "o-1", "items": [{"price": 1, "quantity": 1}] * 5}
-            execution = await client.start("order", {"order": order})
-            await measures.waiting(database, 1)
-        sizes = bench.sizes(1, 1_000, 10_000, 100_000, 1_000_000)
-        return await beside(client, database, grow_suspended, execution.id, sizes)
+    async def hold(client: Client, database: Database, size: int) -> None:
+        held = await database.connection.fetchval("select count(*) from rhythm.waits")
+        if not held:
+            async with database.workers(1):
+                order = {"id": "o-1", "items": [{"price": 1, "quantity": 1}] * 5}
+                await client.start("order", {"order": order})
+                await measures.waiting(database, 1)
+            held = 1
+        if size > held:
+            await grow_suspended(
+                database,
+                await database.connection.fetchval("select min(id::text)::uuid from rhythm.waits"),
+                size - held,
+            )
+
+    return await shares(bench, bench.sizes(1, 1_000, 10_000, 100_000, 1_000_000), drain_rate, hold)
 
 
 async def finished(bench: Bench) -> list[tuple[float, float]]:
-    async with bench.harness.database() as (client, database):
-        source = await measures.known(client, database)
-        sizes = bench.sizes(1, 100_000, 1_000_000, 10_000_000)
-        return await beside(client, database, grow_finished, source, sizes)
+    made = 0  # besides those that measuring makes, which both databases have
 
+    async def hold(client: Client, database: Database, size: int) -> None:
+        nonlocal made
+        if size > max(made, 1):
+            source = await database.connection.fetchval("select id from rhythm.outcomes order by finished_at limit 1")
+            await grow_finished(database, source, size - made)
+            made = size
 
-async def beside(
-    client: Client,
-    database: Database,
-    grow: Callable[[Database, Any, int], Awaitable[None]],
-    source: Any,
-    sizes: list[int],
-) -> list[tuple[float, float]]:
-    """The rate of plain tasks beside more and more rows, the first of which is there."""
-    points = []
-    held = 1
-    for size in sizes:
-        await grow(database, source, size - held)
-        held = size
-        await database.settled()
-        points.append((size, await drain_rate(client, database)))
-    return points
+    return await shares(bench, bench.sizes(1, 100_000, 1_000_000, 10_000_000), drain_rate, hold)
 
 
 async def steps(bench: Bench) -> list[tuple[float, float]]:
@@ -244,7 +262,10 @@ async def snapshots(bench: Bench) -> list[tuple[float, float]]:
 async def workers(bench: Bench) -> list[tuple[float, float]]:
     async with bench.harness.database() as (client, database):
         await measures.known(client, database)
-        return [(count, await drain_rate(client, database, workers=count)) for count in (1, 2, 4, 8, 16, 32)]
+        return [
+            (count, statistics.median([await drain_rate(client, database, workers=count) for _ in range(REPEATS)]))
+            for count in (1, 2, 4, 8, 16, 32)
+        ]
 
 
 async def held_open(bench: Bench) -> list[tuple[float, float]]:
@@ -281,9 +302,9 @@ async def feed(client: Client, database: Database) -> None:
 
 
 CURVES = {
-    "depth": Curve("Pending tasks in the queue", "pending", "tasks/s", depth),
-    "suspended": Curve("Suspended workflows in the database", "suspended", "tasks/s", suspended),
-    "finished": Curve("Finished executions in the database", "finished", "tasks/s", finished),
+    "depth": Curve("Pending tasks in the queue", "pending", "share of the rate with 100,000", depth),
+    "suspended": Curve("Suspended workflows in the database", "suspended", "share of the rate without", suspended),
+    "finished": Curve("Finished executions in the database", "finished", "share of the rate without", finished),
     "steps": Curve("Sequential steps of one workflow", "steps", "ms per step", steps),
     "fanout": Curve("Promise.all over tasks", "tasks", "µs per task", fanout),
     "snapshots": Curve("Size of a workflow's snapshot", "bytes", "ms per step", snapshots),
