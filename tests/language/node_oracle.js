@@ -133,8 +133,17 @@ function host({ signals, outcomes, workflows }, begin) {
       event.run()
     }
   }
+  // No function has a source text here: the one deliberate difference of clones.
+  function clone(...given) {
+    try {
+      return structuredClone(...given)
+    } catch (error) {
+      if (error.name !== "DataCloneError" || error.message.startsWith("#<")) throw error
+      throw new DOMException("function could not be cloned.", "DataCloneError")
+    }
+  }
   const quiet = { log() {}, info() {}, warn() {}, error() {}, debug() {} }
-  const globals = { task, child, sleep, signal, cancel, Date: FakeDate, console: quiet }
+  const globals = { task, child, sleep, signal, cancel, Date: FakeDate, console: quiet, structuredClone: clone }
   function load(source) {
     const text = `"use strict";${source.replace(/^workflow\s*\(/m, "async function workflow(")}\n;return workflow`
     return new Function(...Object.keys(globals), text)(...Object.values(globals))
