@@ -242,6 +242,7 @@ class Live(msgspec.Struct):
     realm: Realm
     instance: Instance
     root: Promise
+    size: int  #: bytes of its snapshot before compression; 0 when none was written
 
 
 class Activation(msgspec.Struct):
@@ -588,7 +589,7 @@ class _Run:
         result.outstanding = len(realm.operations)
         result.standing = self.standing()
         result.wake_groups = self.wake_groups()
-        result.live = Live(realm, self.instance, root)
+        result.live = Live(realm, self.instance, root, 0 if result.snapshot is None else len(result.snapshot))
         return result
 
     def encode(self) -> bytes:

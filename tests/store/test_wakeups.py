@@ -189,11 +189,11 @@ async def rows_read(bench: Bench) -> int:
     return found
 
 
-@pytest.mark.parametrize(("milliseconds", "activations"), [(0.0, 3), (1000.0, 11)])
+@pytest.mark.parametrize(("milliseconds", "activations"), [(0.0, 2), (1000.0, 11)])
 async def test_a_fan_out_of_ten_thousand_is_read_once(
     bench: Bench, worker: Worker, milliseconds: float, activations: int
 ) -> None:
-    """Five thousand at a time when that is quick; when turns take their time, a thousand."""
+    """All at once when that is quick; when turns take their time, a thousand at a time."""
     count = 10_000
     clock = itertools.count(NOW_MS, milliseconds)
     flow = Flow(bench, worker, "return (await Promise.all(Array(10000).fill(0).map(() => task('t')))).length")
@@ -213,4 +213,4 @@ async def test_a_fan_out_of_ten_thousand_is_read_once(
     assert count == flow.output
     assert activations == flow.activations
     assert count == flow.deliveries
-    assert read <= (2.5 if milliseconds == 0 else 6) * count
+    assert read <= (2.5 if milliseconds == 0 else 7) * count

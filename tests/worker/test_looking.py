@@ -131,3 +131,25 @@ async def test_a_full_worker_does_not_look_again_and_again(
         await run
 
     assert looked <= 5
+
+
+async def test_more_is_asked_for_before_what_came_is_run(rhythm_url: str, requests: list[ExchangeRequest]) -> None:
+    """So Postgres finds the next batch while Python runs this one."""
+    asked: list[int] = []
+
+    @rhythm.task(name="looking_ahead")
+    async def ahead() -> None:
+        asked.append(len(requests))
+
+    async with rhythm.connect(rhythm_url) as client:
+        async with running(rhythm_url, ahead):
+            await (await client.start("looking_ahead")).result(timeout=30)  # it is known from here on
+        await client.start_many([rhythm.Start("looking_ahead")] * (3 * exchange.BATCH_FIRST))
+        asked.clear()
+        requests.clear()
+        async with running(rhythm_url, ahead):
+            while len(asked) < 3 * exchange.BATCH_FIRST:  # noqa: ASYNC110
+                await asyncio.sleep(0.01)
+
+    first_batch = asked[: exchange.BATCH_FIRST]
+    assert first_batch == [2] * exchange.BATCH_FIRST, "the claim that brought them, and the one under way"

@@ -40,7 +40,7 @@ from rhythm.worker.transitions import log_transition
 from rhythm.worker.watchdog import Watchdog, start_large_thread
 
 HEAPS_CACHED: Final = 2_000  #: decoded heaps kept per process
-SNAPSHOT_CACHED_MAX: Final = 64 * 1024  #: heaps with larger snapshots are not kept, bytes before compression
+HEAPS_BYTES_MAX: Final = 8 << 20  #: of the snapshots of all of them, before compression; a heap takes some ten times that
 AHEAD_MAX: Final = 200  #: workflows claimed and not yet committed
 AHEAD_SECONDS: Final = 0.1  #: no more of them than should begin within so long
 SHARE: Final = 0.1  #: of the newest measurement in the moving average
@@ -78,6 +78,7 @@ class Activations:
         self._jobs: queue.SimpleQueue[list[Job] | None] = queue.SimpleQueue()
         self._loop = asyncio.get_running_loop()
         self._heaps: OrderedDict[tuple[uuid.UUID, int], Live] = OrderedDict()
+        self._heaps_bytes = 0
         self._heaps_lock = threading.Lock()
         self._environment = Environment(lambda: time.time() * 1000.0, random.random, lambda: str(new_id()))
         self._watchdog = Watchdog(budget_seconds, on_stuck, memory_bytes_max=limits.memory_bytes_max)
@@ -100,13 +101,15 @@ class Activations:
         """Keeps a heap whose commit, which made this version, is confirmed."""
         with self._heaps_lock:
             self._heaps[execution_id, version] = live
-            while len(self._heaps) > HEAPS_CACHED:
-                self._heaps.popitem(last=False)
+            self._heaps_bytes += live.size
+            while len(self._heaps) > HEAPS_CACHED or self._heaps_bytes > HEAPS_BYTES_MAX:
+                self._heaps_bytes -= self._heaps.popitem(last=False)[1].size
 
     def forget(self) -> None:
         """Drops all heaps."""
         with self._heaps_lock:
             self._heaps.clear()
+            self._heaps_bytes = 0
 
     def close(self) -> None:
         """Ends the thread after the job it is at."""
@@ -185,7 +188,7 @@ class Activations:
             claim.deliveries,
         )
         commit = commit_of(job.token, claim.id, claim.version, activation, self._pack)
-        return Report(job, commit=commit, live=_worth_keeping(activation))
+        return Report(job, commit=commit, live=activation.live)
 
     def _continue(self, step: ParentStep) -> Report:
         parent, outcome = step.parent, step.outcome
@@ -194,7 +197,7 @@ class Activations:
             parent.id, 1, parent.name, parent.definition_id, parent.version, None, parent.snapshot, (delivery,)
         )
         commit = commit_of(0, parent.id, parent.version, activation, self._pack)
-        return Report(step.held, outcome=outcome, continuation=commit, live=_worth_keeping(activation))
+        return Report(step.held, outcome=outcome, continuation=commit, live=activation.live)
 
     def _activate(
         self,
@@ -218,6 +221,8 @@ class Activations:
             if start is None:
                 with self._heaps_lock:
                     live = self._heaps.pop((execution_id, version), None)
+                    if live is not None:
+                        self._heaps_bytes -= live.size
             activation = self._guarded(program, start and start(definition.hash), live, snapshot, deliveries)
         except (SnapshotError, IRError) as error:
             activation = _broken(type(error).__name__, str(error), deliveries)
@@ -302,11 +307,6 @@ def commit_of(
         cancels=activation.cancels,
         **arguments,
     )
-
-
-def _worth_keeping(activation: Activation) -> Live | None:
-    small = activation.snapshot is not None and len(activation.snapshot) <= SNAPSHOT_CACHED_MAX
-    return activation.live if small else None
 
 
 def _failed(error: Exception, deliveries: tuple[Delivery, ...]) -> Activation:

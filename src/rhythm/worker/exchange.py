@@ -3,7 +3,8 @@
 While one exchange is in flight, reports gather; the next one carries all of them and asks for more work. At most
 IN_FLIGHT_MAX are in flight, on connections of their own, so that Postgres and Python overlap. A batch of claims is
 split by the first exchange that reports some of its members: until its answer brings the new tokens, no other exchange
-reports members of that batch.
+reports members of that batch. What an answer brings begins only when the next exchange is on its way: so Postgres finds
+more while Python runs it.
 
 Unknown outcomes. When an exchange fails because the database went away, nobody knows whether it was committed. Its
 reports stay here, nothing more is sent until every other exchange has ended, and then the database is asked what this
@@ -75,6 +76,7 @@ CLEARING_PAUSE_SECONDS: Final = 30.0  #: before it tries again, when what it hol
 CLAIM_BYTES_FULL: Final = 1 << 20  #: claims larger than this may have been cut short by their limit of bytes
 SETTLE_SECONDS: Final = 0.03  #: without news, until a worker that holds something asks to be notified of more
 AUDIT_SECONDS: Final = 60.0  #: at least this often what is held here is compared with the database
+SENT_TURNS: Final = 2  #: of the event loop until a launched exchange has been written to its connection
 BATCH_FIRST: Final = 32  #: tasks in the first claims; doubled while batches run through
 
 logger = logging.getLogger("rhythm.worker")
@@ -132,6 +134,7 @@ class Exchange:
         self.signals = signals
         self.fail_point = fail_point
         self.held: dict[uuid.UUID, Held] = {}
+        self.arrived: list[Held] = []  #: claimed, and to begin once what is to be asked for next is on its way
         self.reports: list[Report] = []  #: ready to be sent
         self.hand_backs: list[Held] = []
         self.workflows_out = 0  #: claimed workflows that are not committed yet
@@ -218,6 +221,8 @@ class Exchange:
                     await self._reconcile()
                 elif self._launch():
                     continue
+                elif self.arrived:
+                    await self._begin()
                 elif self.winding_up and self.is_settled:
                     self.end("this worker was cut off from the database; what had begun is lost")
                 else:
@@ -226,6 +231,21 @@ class Exchange:
             for flight in self._flights:
                 flight.cancel()
             await asyncio.gather(*self._flights, return_exceptions=True)
+
+    async def _begin(self) -> None:
+        """Has the rest of the worker run what was claimed, once what was launched is on its way to Postgres."""
+        await asyncio.sleep(0)  # the flight that brought it lands
+        if self._launch():
+            for _ in range(SENT_TURNS):
+                await asyncio.sleep(0)
+        for lane in self.work.lanes():
+            lane.arrived = 0
+        arrived = [held for held in self.arrived if not held.ended]
+        self.arrived = []
+        if self.claiming:
+            self.work.accept(arrived)
+        else:
+            self.hand_back(arrived)
 
     async def _sleep(self) -> None:
         ask_to_be_notified = not self._listening and not self._flights and self._may_be_notified(*self._wanted())
@@ -479,9 +499,12 @@ class Exchange:
             self._hold(claims)
             self.signals.claimed.set()
             names = Counter(claim.name for claim in claims if claim.kind == "task")
-            full = [
-                count for lane, count, _ in tasks if sum(names[name] for name in names if name in lane.names) >= count
-            ]
+            full = []
+            for lane, count, _ in tasks:
+                came = sum(names[name] for name in names if name in lane.names)
+                lane.arrived += came
+                if came >= count:
+                    full.append(count)
             if self.batch in full:
                 self.batch = min(self.batch * 2, CLAIM_COUNT_MAX)
             if full or len(claims) - names.total() >= workflows > 0 or _bytes(claims) > CLAIM_BYTES_FULL:
@@ -508,10 +531,7 @@ class Exchange:
             if claim.lost:
                 self._suspects_held += 1
             taken.append(held)
-        if self.claiming:
-            self.work.accept(taken)
-        else:
-            self.hand_back(taken)
+        self.arrived += taken
 
     # --- when something is wrong ---
 

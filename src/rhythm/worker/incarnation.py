@@ -215,6 +215,7 @@ class Incarnation(Work):
         """Stops everything and hands back, uncharged, what has not begun; with ``begun`` also what has."""
         exchange = self._exchange
         exchange.claiming = False
+        exchange.arrived.clear()  # among what is held and has not begun
         for step in self._continuing.values():  # what has been done is reported, whatever becomes of the parent
             exchange.report(Report(step.held, outcome=step.outcome))
         self._continuing.clear()

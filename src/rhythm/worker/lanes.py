@@ -32,7 +32,7 @@ SHARE: Final = 0.2  #: of the newest measurement in the moving average
 class Lane:
     """Tasks of one kind, ``width`` at a time; ``ahead`` are claimed ahead before it is known how long they take."""
 
-    __slots__ = ("ahead", "asked", "average", "moved_at", "name_ids", "names", "under_way", "waiting", "width")
+    __slots__ = ("ahead", "arrived", "asked", "average", "moved_at", "name_ids", "names", "under_way", "waiting", "width")
 
     def __init__(self, names: Iterable[str], width: int, *, ahead: int = 0) -> None:
         self.names = frozenset(names)
@@ -42,6 +42,7 @@ class Lane:
         self.waiting: deque[Held] = deque()  #: claimed, not begun
         self.under_way: set[Held] = set()
         self.asked = 0  #: of exchanges under way
+        self.arrived = 0  #: claimed, and not handed to the runner yet
         self.average = 0.0  #: seconds that one task takes; 0: not known
         self.moved_at = 0.0  #: when the last one began or ended
 
@@ -53,14 +54,14 @@ class Lane:
     def room(self) -> int:
         """How many more to claim; 0 or less: none."""
         ahead = min(WAITING_MAX, int(self.width * BUFFER_SECONDS / self._seconds())) if self.average else self.ahead
-        return self.width - len(self.under_way) + ahead - len(self.waiting) - self.asked
+        return self.width - len(self.under_way) + ahead - len(self.waiting) - self.asked - self.arrived
 
     def free(self) -> int:
         """How many of those that `room` allows would begin at once."""
         room = self.room()
         seconds = self._seconds()
         soon = int(self.width * AT_ONCE_SECONDS / seconds) if seconds else 0
-        return min(room, max(self.width - len(self.under_way) - self.asked, soon, 1))
+        return min(room, max(self.width - len(self.under_way) - self.asked - self.arrived, soon, 1))
 
     def began(self, held: Held, now: float) -> None:
         """A task begins, and occupies one place until ``ended``."""

@@ -187,8 +187,8 @@ begin
 end $$;
 
 -- What a worker needs to run the given workflows, as arrays in their order, and what has been delivered to them: up to
--- 5,000 each and p_bytes in all (at least one each), in the order of their numbers. d_index points (from 1) to the
--- workflow. Internal. Raises nothing.
+-- 10,000 each and p_bytes in all, 100 more for each (at least one each), in the order of their numbers. d_index points
+-- (from 1) to the workflow. Internal. Raises nothing.
 create or replace function rhythm.describe_workflows(
   p_ids uuid[], p_bytes bigint,
   out o_names integer[], out o_queues integer[], out o_inputs bytea[], out o_created double precision[],
@@ -217,12 +217,12 @@ begin
          array_agg(t.payload)
     into d_index, d_numbers, d_kinds, d_operations, d_names, d_payloads
     from (select u.position, d.rank, d.number, d.kind, d.operation, d.name, coalesce(d.payload, o.payload) as payload,
-            sum(coalesce(octet_length(coalesce(d.payload, o.payload)), 0)) over (order by u.position, d.number) as bytes
+            sum(coalesce(octet_length(coalesce(d.payload, o.payload)), 0) + 100) over (order by u.position, d.number) as bytes
           from unnest(p_ids) with ordinality u(id, position)
           cross join lateral (select w.seen_through from rhythm.waits w where w.id = u.id offset 0) w
           cross join lateral (
             select d.*, row_number() over (order by d.number) as rank from rhythm.deliveries d
-              where d.id = u.id and d.number > w.seen_through order by d.number limit 5000) d
+              where d.id = u.id and d.number > w.seen_through order by d.number limit 10000) d
           left join lateral (select o.payload from rhythm.outcomes o where o.id = d.child_id offset 0) o on true
           order by u.position, d.number) t
     where t.rank = 1 or t.bytes <= p_bytes;
