@@ -40,7 +40,7 @@ from rhythm.worker.transitions import log_transition
 from rhythm.worker.watchdog import Watchdog, start_large_thread
 
 HEAPS_CACHED: Final = 2_000  #: decoded heaps kept per process
-HEAPS_BYTES_MAX: Final = 8 << 20  #: of the snapshots of all of them, before compression; a heap takes some ten times that
+HEAPS_BYTES_MAX: Final = 8 << 20  #: of all their snapshots, before compression; a heap takes some ten times that
 AHEAD_MAX: Final = 200  #: workflows claimed and not yet committed
 AHEAD_SECONDS: Final = 0.1  #: no more of them than should begin within so long
 SHARE: Final = 0.1  #: of the newest measurement in the moving average

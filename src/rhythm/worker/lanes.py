@@ -32,7 +32,18 @@ SHARE: Final = 0.2  #: of the newest measurement in the moving average
 class Lane:
     """Tasks of one kind, ``width`` at a time; ``ahead`` are claimed ahead before it is known how long they take."""
 
-    __slots__ = ("ahead", "arrived", "asked", "average", "moved_at", "name_ids", "names", "under_way", "waiting", "width")
+    __slots__ = (
+        "ahead",
+        "arrived",
+        "asked",
+        "average",
+        "moved_at",
+        "name_ids",
+        "names",
+        "under_way",
+        "waiting",
+        "width",
+    )
 
     def __init__(self, names: Iterable[str], width: int, *, ahead: int = 0) -> None:
         self.names = frozenset(names)
