@@ -2,6 +2,7 @@
 #
 #   make run       the main job on the embedded database (needs Python 3.11+ with venv)
 #   make test      all tests (also needs Node 20+)
+#   make node      the Node.js adapter: builds it, lints it, runs its own tests
 #   make lint      ruff: rules and formatting
 #   make imports   who may import whom, as architecture has it
 #   make types     mypy --strict on src/
@@ -23,10 +24,11 @@ SHELL := /bin/bash
 VENV   := .venv
 BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
+NODE_STAMP := node/node_modules/.installed
 # On two cores: half of the time is spent waiting for processes and servers.
 TEST_PROCESSES ?= 3
 
-.PHONY: help run test faults simulate fuzz fuzz-parser mutants chaos lint imports types format bench bench-peers curves clean check-node
+.PHONY: help run test node faults simulate fuzz fuzz-parser mutants chaos lint imports types format bench bench-peers curves clean check-node
 
 help:
 	@sed -n 's/^#   \(make .*\)/\1/p' Makefile
@@ -34,8 +36,11 @@ help:
 run: $(STAMP)
 	@cd examples/orders && ../../$(BIN)/python run.py
 
-test: check-node $(STAMP)
+test: check-node $(STAMP) node
 	$(BIN)/python -m pytest -q -n $(TEST_PROCESSES) --dist worksteal $(PYTEST_ARGS)
+
+node: check-node $(NODE_STAMP)
+	@cd node && npm run --silent build && npm run --silent lint && npm run --silent test
 
 lint: $(STAMP)
 	$(BIN)/ruff check .
@@ -82,7 +87,7 @@ curves: $(STAMP)
 	$(BIN)/python -m benchmarks.curves $(if $(ONLY),--only $(ONLY)) $(if $(SCALE),--scale $(SCALE))
 
 clean:
-	rm -rf $(VENV) .bench build dist .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis
+	rm -rf $(VENV) node/node_modules node/dist .bench build dist .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # The newest Python that will do, asked for by its versions first: plain python3 may be older.
@@ -113,6 +118,10 @@ $(STAMP): pyproject.toml
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[dev]' || exit 1; \
 	touch $(STAMP)
 
+$(NODE_STAMP): node/package.json node/package-lock.json | check-node
+	@echo "Installing the Node.js adapter's packages into node/node_modules (once)"; \
+	cd node && npm ci --silent && touch node_modules/.installed
+
 check-node:
 	@major=$$(node -p 'process.versions.node.split(".")[0]' 2>/dev/null || echo 0); \
 	if [ "$$major" -lt 20 ]; then \
@@ -120,5 +129,11 @@ check-node:
 	    if command -v brew >/dev/null; then echo "    brew install node" >&2; \
 	    elif command -v apt-get >/dev/null; then echo "    curl -fsSL https://deb.nodesource.com/setup_20.x | sudo bash - && sudo apt-get install nodejs" >&2; \
 	    else echo "    see https://nodejs.org/en/download" >&2; fi; \
+	    exit 1; \
+	fi; \
+	if ! command -v npm >/dev/null; then \
+	    echo "The Node.js adapter needs npm, which your Node.js came without. Install it with:" >&2; \
+	    if command -v apt-get >/dev/null; then echo "    sudo apt-get install npm" >&2; \
+	    else echo "    your system's package for npm" >&2; fi; \
 	    exit 1; \
 	fi

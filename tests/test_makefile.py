@@ -86,3 +86,13 @@ def test_the_tests_need_node(machine: Path, version: str | None) -> None:
     assert "Node.js 20 or newer" in text
     assert f"(found: {version or 'none'})" in text
     assert "setup_20.x" in text
+
+
+def test_the_tests_need_npm(machine: Path) -> None:
+    program(machine, "apt-get", "exit 1")
+    program(machine, "node", 'case "$1" in -p) echo 20;; *) echo v20.0.0;; esac')
+
+    code, text = make(machine, "test")
+
+    assert code != 0
+    assert "sudo apt-get install npm" in text
