@@ -21,7 +21,7 @@ import hashlib
 import threading
 import uuid
 from collections import OrderedDict
-from collections.abc import Callable, Sequence, Set
+from collections.abc import Callable, Mapping, Sequence, Set
 from dataclasses import dataclass
 from types import FunctionType
 from typing import Any, Final
@@ -62,6 +62,7 @@ from rhythm.language.promises import (
     waiting_frame,
 )
 from rhythm.language.resolver import Resolution, resolve
+from rhythm.language.shapes import Shape, find_shape
 from rhythm.language.units import join_surrogates, to_units
 from rhythm.language.values import (
     UNDEFINED,
@@ -133,6 +134,11 @@ def check_source(source: str, filename: str, callees: Callees | None = None) -> 
 def read_calls(source: str, filename: str) -> Calls:
     """The calls of tasks and children in a workflow's source, to be compared with what they call."""
     return find_calls(_check(source, filename)[0], source, filename)
+
+
+def read_shape(source: str, filename: str, tasks: Mapping[str, Any], outputs: Mapping[str, Any]) -> Shape:
+    """What the source shows of a workflow's inputs and output, given schemas of tasks' inputs and outputs by name."""
+    return find_shape(_check(source, filename)[0], tasks, outputs)
 
 
 def compile_workflow(source: str, filename: str, name: str) -> Definition:

@@ -14,7 +14,7 @@ from tests.support.commands import Rhythm
 
 COMMANDS = [
     "init", "dev", "worker", "start", "wait", "show", "logs", "list", "signal", "cancel", "retry", "queues",
-    "workers", "check", "publish", "eval", "migrate", "config", "bench", "db", "db start", "db stop",
+    "workers", "check", "types", "publish", "eval", "migrate", "config", "bench", "db", "db start", "db stop",
     "db url", "db psql", "db reset", "queues pause", "queues resume", "queues limit",
 ]  # fmt: skip
 README = Path(__file__).parents[2] / "README.md"

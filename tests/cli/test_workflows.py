@@ -237,3 +237,40 @@ def test_publish_takes_names_that_no_task_can_have(rhythm_db: Rhythm) -> None:
     codes = [entry["code"] for entry in rhythm_db("publish", "odd.flow", "--json", code=0).json["unchecked"]]
 
     assert ["U104", "U104", "U104"] == codes
+
+
+async def test_check_compares_calls_with_what_workers_have_registered(rhythm_db: Rhythm) -> None:
+    rhythm_db.write("order.flow", 'workflow() {\n  await task("charge", { amount: "5" })\n  await task("chrage")\n}\n')
+    rhythm_db.write("shop.py", TASKS)
+    schema = {"type": "object", "properties": {"amount": {"type": "number"}}}
+    async with await Store.connect(rhythm_db.env["RHYTHM_DATABASE_URL"]) as store:
+        await store.register_worker(
+            WorkerRegistration(uuid.uuid4(), "here", 1, tasks=[TaskRegistration("charge", input_schema=schema)])
+        )
+
+    lines = (await asyncio.to_thread(rhythm_db, "check", "order.flow", "--registered", code=1)).out.splitlines()
+
+    assert [line for line in lines if line.startswith("order.flow")] == [
+        "order.flow:2:34: error[F504]: `amount` of `charge` should be a number, not a string",
+        "order.flow:3:14: error[F501]: there is no task named `chrage`",
+    ]
+
+
+def test_types_come_from_sources_and_the_tasks_they_call(rhythm: Rhythm) -> None:
+    rhythm.write("shop.py", TASKS)
+    rhythm.write("flows/pay.flow", CALLS.replace("return paid", "return { by: inputs.by, done: true }"))
+
+    text = rhythm("types", "flows", "--app", "shop", code=0).out
+    told = rhythm("types", "flows", "--app", "shop", "-o", "flows.d.ts", code=0)
+
+    assert "    pay: { inputs: { amount: number; by: unknown }; output: { by?: unknown; done: boolean } }\n" in text
+    assert 'declare module "rhythm-flow"' in text
+    assert (rhythm.folder / "flows.d.ts").read_text() == text
+    assert told.out == ""
+
+
+def test_types_of_a_workflow_with_errors_are_not_written(rhythm: Rhythm) -> None:
+    rhythm.write("bad.flow", MISSPELT)
+
+    assert "error[" in rhythm("types", "bad.flow", "-o", "bad.d.ts", code=1).out
+    assert not (rhythm.folder / "bad.d.ts").exists()

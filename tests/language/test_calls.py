@@ -156,7 +156,7 @@ def test_every_code_is_covered() -> None:
             'task("charge", { amount: "a" })',
             26,
             "`amount` of `charge` should be a number, not a string",
-            "see the annotation in Python",
+            "see how the task is declared",
         ),
         ('task("order", { count: 0, id: 1 })', 24, "`count` of `order` should be at least 1, not 0", None),
         ('task("order", { count: 1.5, id: 1 })', 24, "`count` of `order` should be a whole number, not 1.5", None),

@@ -50,10 +50,36 @@ workflow(ctx, inputs) {
 }
 """,
 }
+_NODE_FILES = {
+    "rhythm.toml": _FILES["rhythm.toml"].replace('app = ["tasks"]\n', ""),
+    "package.json": """\
+{
+  "name": "tasks",
+  "private": true,
+  "type": "module",
+  "scripts": { "worker": "rhythm-flow worker ./tasks.js" },
+  "dependencies": { "rhythm-flow": "^0.1.0" }
+}
+""",
+    "tasks.js": """\
+// Tasks: ordinary JavaScript, called by workflows by name.
+import { task } from "rhythm-flow"
+
+export const chargeCard = task("chargeCard", { queue: "orders" }, async ({ orderId, amount }) => {
+  // Normal JavaScript - use Date.now(), Math.random(), external APIs
+  // No determinism rules
+  return { success: true, txnId: `txn-${orderId}` }
+})
+
+export const shipOrder = task("shipOrder", { queue: "orders" }, async ({ orderId }) => ({ shipped: true }))
+""",
+    "workflows/processOrder.flow": _FILES["workflows/processOrder.flow"],
+}
 
 
 def init(
     directory: Annotated[str, typer.Argument(metavar="[DIR]", help="Default: here.", show_default=False)] = ".",
+    node: Annotated[bool, typer.Option("--node", help="With tasks in Node.js instead of Python.")] = False,
 ) -> None:
     """Writes a small project that runs.
 
@@ -62,11 +88,12 @@ def init(
     Example: rhythm init shop
     """
     folder = Path(directory)
-    taken = [name for name in _FILES if (folder / name).exists()]
+    files = _NODE_FILES if node else _FILES
+    taken = [name for name in files if (folder / name).exists()]
     if taken:
         raise InvalidInput(f"{folder / taken[0]} exists already; nothing was written.")
     try:
-        for name, text in _FILES.items():
+        for name, text in files.items():
             path = folder / name
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_text(text, encoding="utf-8")
@@ -75,7 +102,8 @@ def init(
         raise InvalidInput(f"cannot write to {folder}: {error.strerror}") from None
     change = "" if directory == "." else f"cd {shlex.quote(directory)} && "
     output.message(
-        f"Now run `{change}rhythm dev` in one terminal, and in another: "
+        f"Now run `{change}rhythm dev` in one terminal, "
+        f"{f'`{change}npm install && npm run worker` in another, ' if node else ''}and in another: "
         """rhythm start processOrder --inputs '{"orderId": "o-1", "amount": 25}' --wait"""
     )
 

@@ -16,6 +16,7 @@ from rhythm.errors import CompileError, ConfigurationError, InvalidInput
 
 if TYPE_CHECKING:
     from rhythm.client.publishing import PublishedWorkflow
+    from rhythm.config import Config
     from rhythm.testing import Outcome
 
 CHILDREN_MAX = 1_000  #: workflow files beside the one that `eval` runs
@@ -32,11 +33,20 @@ class Snapshot(StrEnum):
     at_await = "await"
 
 
-def check(paths: Paths, app: options.App = None, as_json: options.Json = False) -> None:
+def check(
+    paths: Paths,
+    app: options.App = None,
+    registered: Annotated[
+        bool, typer.Option("--registered", help="Compare calls also with what workers have registered.")
+    ] = False,
+    database_url: options.DatabaseUrl = None,
+    as_json: options.Json = False,
+) -> None:
     """Checks workflow files and prints what is wrong.
 
     With tasks, from the modules of --app, else of the project's configuration, calls of tasks are compared with their
-    Python signatures. Exit code 1 if there is any error.
+    Python signatures; with --registered also with what workers, of Python and Node.js, have registered in the database.
+    Exit code 1 if there is any error.
 
     Example: rhythm check workflows --app tasks
     """
@@ -45,10 +55,12 @@ def check(paths: Paths, app: options.App = None, as_json: options.Json = False) 
     from rhythm.engine import check_source
     from rhythm.language.calls import Callees
 
-    config = load({"app": app})
+    config = load({"app": app, "database_url": database_url})
     options.import_apps(config.app, config.project)
     names = {Path(path).stem for path in files}
     inputs, outputs = _schemas() if config.app else (None, None)
+    if registered:
+        inputs = _registered(config) | (inputs or {})
     callees = Callees(inputs, names, outputs=outputs)
     failed = False
     unchecked = 0
@@ -56,14 +68,65 @@ def check(paths: Paths, app: options.App = None, as_json: options.Json = False) 
         found = check_source(source, path, callees)
         failed = output.show_diagnostics(found, {path: source}, as_json=as_json) or failed
         unchecked += sum(diagnostic.severity == "unchecked" for diagnostic in found)
-    if not config.app:
-        output.message("Calls of tasks were not compared with their signatures: name their modules with --app.")
+    if inputs is None:
+        output.message(
+            "Calls of tasks were not compared with their signatures: name their modules with --app, "
+            "or give --registered for what workers have registered."
+        )
     if unchecked:
         calls = "1 call cannot" if unchecked == 1 else f"{unchecked} calls cannot"
         output.message(f"{calls} be compared, or not wholly, before the workflow runs; --json lists them.")
     if failed:
         raise typer.Exit(output.FAILED)
     output.message(f"{len(files)} {'file' if len(files) == 1 else 'files'} checked, no errors.")
+
+
+def types(
+    paths: Paths,
+    out: Annotated[
+        Path | None,
+        typer.Option("--out", "-o", metavar="FILE", help="Default: standard output.", show_default=False),
+    ] = None,
+    app: options.App = None,
+    registered: Annotated[
+        bool, typer.Option("--registered", help="Take inputs of tasks also from what workers have registered.")
+    ] = False,
+    database_url: options.DatabaseUrl = None,
+) -> None:
+    """Writes TypeScript declarations of workflows' inputs and outputs, for clients in Node.js.
+
+    What is known comes from the sources, and from the tasks they call: of the modules of --app, else of the project's
+    configuration, and with --registered of what workers have registered. The rest is `unknown`.
+    Exit code 1 when a workflow has an error.
+
+    Example: rhythm types workflows -o workflows.d.ts
+    """
+    files = _read(paths)
+    from rhythm.cli.typescript import declarations
+    from rhythm.config import load
+    from rhythm.engine import check_source, read_shape
+
+    config = load({"app": app, "database_url": database_url})
+    options.import_apps(config.app, config.project)
+    inputs, outputs = _schemas() if config.app else ({}, {})
+    if registered:
+        inputs = _registered(config) | inputs
+    shapes = {}
+    failed = False
+    for path, source in files.items():
+        failed = output.show_diagnostics(_errors(check_source(source, path)), {path: source}, as_json=False) or failed
+        shapes[Path(path).stem] = read_shape(source, path, inputs, outputs)
+    if failed:
+        raise typer.Exit(output.FAILED)
+    text = declarations(shapes)
+    if out is None:
+        output.line(text.rstrip())
+        return
+    try:
+        out.write_text(text, encoding="utf-8")
+    except OSError as error:
+        raise InvalidInput(f"cannot write {out}: {error.strerror}") from None
+    output.message(f"{out}: {len(shapes)} {'workflow' if len(shapes) == 1 else 'workflows'}")
 
 
 def publish(paths: Paths, database_url: options.DatabaseUrl = None, as_json: options.Json = False) -> None:
@@ -213,6 +276,17 @@ def _schemas() -> tuple[dict[str, Any], dict[str, Any]]:
         return {task.name: task.input_schema() for task in REGISTRY}, {t.name: t.output_schema() for t in REGISTRY}
     except TypeError as error:  # it names the task
         raise ConfigurationError(str(error)) from None
+
+
+def _registered(config: Config) -> dict[str, Any]:
+    """The JSON Schemas of the inputs of all tasks that workers have registered in the database, by name."""
+    from rhythm.cli.connection import connected, run
+
+    async def work() -> dict[str, Any]:
+        async with connected(config) as client:
+            return await client.store.task_schemas(None)
+
+    return run(work())
 
 
 def _errors(diagnostics: Sequence[Any]) -> list[Any]:

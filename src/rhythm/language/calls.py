@@ -233,7 +233,7 @@ class _Comparison:
             self.misfit("F503", f"`{task}` has no input `{_cut(place.path)}`", place.start, place.end, hint)
         else:
             what = f"`{_cut(place.path)}` of `{task}`" if place.path else f"what `{task}` is given"
-            self.misfit("F504", f"{what} {misfit.text}", place.start, place.end, "see the annotation in Python")
+            self.misfit("F504", f"{what} {misfit.text}", place.start, place.end, "see how the task is declared")
 
     def misfit(self, code: str, text: str, start: int, end: int, hint: str) -> None:
         if self.complete and not code.startswith("W"):

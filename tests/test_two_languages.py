@@ -1,0 +1,127 @@
+"""One workflow over tasks of both languages, as examples/two-languages and the quick start of docs/node.md have it."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import psycopg
+import pytest
+
+from tests.support.commands import Rhythm
+from tests.support.embedded import remove_embedded
+from tests.support.processes import ROOT, Process, Processes, clean_environment
+
+EXAMPLE = ROOT / "examples" / "two-languages"
+COMMAND = str(ROOT / "node" / "dist" / "src" / "cli.js")
+
+
+def install(folder: Path) -> None:
+    """What `npm install` does with a package in a folder."""
+    (folder / "node_modules").mkdir()
+    (folder / "node_modules" / "rhythm-flow").symlink_to(ROOT / "node")
+
+
+@pytest.fixture
+def shop(tmp_path: Path, rhythm_url: str) -> Rhythm:
+    folder = tmp_path / "shop"
+    shutil.copytree(EXAMPLE, folder, ignore=shutil.ignore_patterns("node_modules", ".rhythm"))
+    install(folder)
+    return Rhythm(folder, {"RHYTHM_DATABASE_URL": rhythm_url, "RHYTHM_HEARTBEAT_TIMEOUT": "2s"})
+
+
+def node_worker(rhythm: Rhythm, processes: Processes) -> Process:
+    worker = processes.start(["node", COMMAND, "worker", "./tasks.js"], cwd=rhythm.folder, env=rhythm.env)
+    worker.wait_for_output("worker ready")
+    return worker
+
+
+def start(rhythm: Rhythm, *arguments: str) -> str:
+    """What start.js prints."""
+    command = ["node", "start.js", *arguments]
+    done = subprocess.run(
+        command, cwd=rhythm.folder, env=clean_environment(rhythm.env), capture_output=True, text=True, timeout=60
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def test_workers_of_both_languages_on_one_queue_never_touch_each_others_tasks(
+    shop: Rhythm, processes: Processes
+) -> None:
+    shop("publish", "workflows", code=0)
+    python = processes.rhythm("worker", cwd=shop.folder, env=shop.env)
+    python.wait_for_output("worker ready")
+    node = node_worker(shop, processes)
+
+    sent = [json.loads(start(shop, f"o-{number}")) for number in range(3)]
+    refused = json.loads(start(shop, "o-9", "AQ"))
+
+    assert [order["sent"] for order in sent] == [True] * 3
+    assert sent[1]["invoice"].startswith("o-1: 5.70, sent as NZ-")
+    assert refused == {"sent": False, "reason": "TaskNotRetryable: nobody delivers there"}
+    with psycopg.connect(shop.env["RHYTHM_DATABASE_URL"]) as connection:
+        rows = connection.execute(
+            "select name, attempts, lost from rhythm.list_executions(p_kind => 'task', p_limit => 100)"
+        ).fetchall()
+    assert {(attempts, lost) for _, attempts, lost in rows} == {(1, 0)}
+    assert sorted({name for name, _, _ in rows}) == ["priceOrder", "printLabel", "writeInvoice"]
+    assert "printing" in node.output
+    assert "printLabel" not in python.output
+
+    wrong = 'workflow() {\n  await task("printLabel", { orderId: 7 })\n}\n'
+    shop.write("wrong.flow", wrong)
+    found = shop("check", "wrong.flow", "--registered", code=1).out
+    assert "error[F502]: `printLabel` needs the input `country`" in found
+    assert "error[F504]: `orderId` of `printLabel` should be a string, not a number" in found
+    shop("check", "workflows", "--registered", code=0)
+    types = shop("types", "workflows", "--registered", code=0).out
+    assert "inputs: { items: string[]; orderId: string; country: string }" in types
+
+
+def test_a_node_worker_that_is_killed_is_taken_over_by_another(shop: Rhythm, processes: Processes) -> None:
+    shop.write(
+        "tasks.js",
+        'import { task } from "rhythm-flow"\n'
+        'task("printLabel", async ({ country }, ctx) => {\n'
+        '  if (ctx.attempt === 1) process.kill(process.pid, "SIGKILL")\n'
+        "  return { label: `${country}-${ctx.attempt}` }\n"
+        "})\n",
+    )
+    shop("publish", "workflows", code=0)
+    processes.rhythm("worker", cwd=shop.folder, env=shop.env).wait_for_output("worker ready")
+    first = node_worker(shop, processes)
+    started = processes.start(["node", "start.js"], cwd=shop.folder, env=shop.env)
+    first.wait(30)
+    node_worker(shop, processes)
+    started.wait(40)
+
+    assert json.loads(started.output)["invoice"] == "o-1: 5.70, sent as NZ-2"
+
+
+@pytest.fixture
+def embedded_project(tmp_path: Path) -> Iterator[Rhythm]:
+    rhythm = Rhythm(tmp_path / "node-shop", {})
+    rhythm.folder.mkdir()
+    yield rhythm
+    remove_embedded(rhythm.folder)
+
+
+def test_the_quick_start_needs_no_python_of_the_users(embedded_project: Rhythm, processes: Processes) -> None:
+    rhythm = embedded_project
+    rhythm("init", "--node", code=0)
+    install(rhythm.folder)
+    processes.rhythm("dev", cwd=rhythm.folder).wait_for_output("worker ready")
+    url = rhythm("db", "url", code=0).out.strip()  # as the worker finds it, where the command is on the path
+    worker = processes.start(
+        ["node", COMMAND, "worker", "./tasks.js"], cwd=rhythm.folder, env={"RHYTHM_DATABASE_URL": url}
+    )
+    worker.wait_for_output("worker ready")
+
+    done = rhythm("start", "processOrder", "--inputs", '{"orderId": "o-1", "amount": 25}', "--wait", code=0)
+
+    assert json.loads(done.out) == {"success": True, "txnId": "txn-o-1"}
+    assert list(rhythm.folder.rglob("*.py")) == []
