@@ -79,7 +79,8 @@ bench: $(STAMP)
 	$(BIN)/python -m benchmarks.bench_language
 	$(BIN)/python -m benchmarks
 
-bench-peers: check-node $(STAMP)
+bench-peers: check-node $(STAMP) $(NODE_STAMP)
+	@cd node && npm run --silent build
 	$(BIN)/python -m benchmarks.peers $(if $(ONLY),--only $(ONLY)) $(if $(SCALE),--scale $(SCALE))
 
 curves: $(STAMP)

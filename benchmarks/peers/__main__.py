@@ -46,6 +46,7 @@ PROGRAMS = HERE / "programs"
 INSTALLED = HERE.parents[1] / ".bench"
 PYTHON = INSTALLED / "python"
 NODE = INSTALLED / "node"
+ADAPTER = HERE.parents[1] / "node" / "dist" / "src" / "index.js"
 LATENCIES = 200
 STEPS = 1000
 WAIT_SECONDS = 240.0
@@ -70,6 +71,7 @@ class Peer:
 
 PEERS = {
     "rhythm": Peer("on_rhythm.py", 200_000, workflows=3000),
+    "rhythm-node": Peer("on_rhythm_node.mjs", 200_000, remark="tasks in Node.js"),
     "graphile-worker": Peer(
         "on_graphile.mjs", 200_000, {"jobs": 24, "local": 500, "delay": 0}, remark="keeps no results"
     ),
@@ -143,7 +145,12 @@ class Program:
 
     def environment(self, settings: dict[str, Any]) -> dict[str, str]:
         """What it is told beside its arguments."""
-        return os.environ | {"BENCH_MARKS": os.environ[clocks.VARIABLE], "BENCH_SETTINGS": json.dumps(settings)}
+        return os.environ | {
+            "BENCH_MARKS": os.environ[clocks.VARIABLE],
+            "BENCH_SETTINGS": json.dumps(settings),
+            "BENCH_PYTHON": sys.executable,
+            "BENCH_ADAPTER": str(ADAPTER),
+        }
 
     def call(self, *arguments: object, prefix: Sequence[str] = ()) -> Any:
         """Runs one command to its end: what it answers. Raises Failed."""

@@ -116,6 +116,8 @@ export class Database {
       idleTimeoutMillis: IDLE_TIMEOUT,
     })
     this.#pool.on("error", () => undefined) // an idle connection was lost: the pool has dropped it
+    // one that is in use says so as well, besides failing its call
+    this.#pool.on("connect", (client) => client.on("error", () => undefined))
   }
 
   /** The rows of a call. */

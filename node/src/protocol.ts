@@ -93,7 +93,8 @@ export interface Registration {
   name: string
   queue: string
   retries: number
-  retry: Policy
+  /** null: the defaults */
+  retry: Policy | null
   /** ms; 0: none */
   timeout: number
   priority: number
@@ -254,7 +255,7 @@ export class Protocol {
       textArray(tasks.map((task) => task.name)),
       textArray(tasks.map((task) => task.queue)),
       int4s(tasks.map((task) => task.retries)),
-      textArray(tasks.map((task) => JSON.stringify(task.retry))),
+      textArray(tasks.map((task) => (task.retry === null ? null : JSON.stringify(task.retry)))),
       int8s(tasks.map((task) => task.timeout)),
       int4s(tasks.map((task) => task.priority)),
       textArray(tasks.map((task) => JSON.stringify(task.inputSchema))),

@@ -2,22 +2,25 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 import uuid
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Coroutine, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, LiteralString
 
 import psycopg
 
 from rhythm.model import new_id
 from tests.support.processes import ROOT, Process, Processes, clean_environment
+from tests.support.proxy import Proxy
 
 HERE = Path(__file__).resolve().parent
 NODE = ROOT / "node" / "dist"
@@ -55,6 +58,35 @@ ADAPTERS = {adapter.name: adapter for adapter in (PYTHON, NODE_JS)}
 def read_cases() -> list[Any]:
     """All cases: {"case", "steps"}."""
     return [case for path in sorted(HERE.glob("cases/*.json")) for case in json.loads(path.read_text())]
+
+
+class Network:
+    """A proxy before the database, in an event loop of its own thread."""
+
+    def __init__(self, url: str) -> None:
+        self._loop = asyncio.new_event_loop()
+        self._thread = threading.Thread(target=self._loop.run_forever, daemon=True)
+        self._thread.start()
+        self._proxy = Proxy(url)
+        self._run(self._proxy.__aenter__())
+        self.url = self._proxy.url
+
+    def _run(self, work: Coroutine[Any, Any, Any]) -> None:
+        asyncio.run_coroutine_threadsafe(work, self._loop).result(10)
+
+    def call(self, name: str, *arguments: Any) -> None:
+        """A method of the proxy."""
+
+        async def work() -> None:
+            getattr(self._proxy, name)(*arguments)
+
+        self._run(work())
+
+    def close(self) -> None:
+        self._run(self._proxy.__aexit__(None, None, None))
+        self._loop.call_soon_threadsafe(self._loop.stop)
+        self._thread.join(10)
+        self._loop.close()
 
 
 class Bench:
@@ -115,6 +147,7 @@ class Run:
     uuid: str = field(default_factory=lambda: str(new_id()))
     ids: dict[str, str] = field(default_factory=dict)
     workers: dict[str, Process] = field(default_factory=dict)
+    network: Network | None = None
 
     def case(self, case: Mapping[str, Any]) -> None:
         try:
@@ -127,6 +160,8 @@ class Run:
         finally:
             for process in self.workers.values():
                 process.kill()
+            if self.network is not None:
+                self.network.close()
 
     def filled(self, value: Any) -> Any:
         """The step, with this run's own words in it."""
@@ -167,7 +202,7 @@ class Run:
         )
 
     def start_many(self, step: dict[str, Any]) -> None:
-        starts = [{"queue": self.queue, **start} for start in step["start_many"]]
+        starts = [{"queue": self.queue, **start} for start in step["start_many"]] * step.get("times", 1)
         self.client(step, {"op": "start_many", "starts": starts})
 
     def transaction(self, step: dict[str, Any]) -> None:
@@ -214,7 +249,11 @@ class Run:
     # --- workers and waiting ---
 
     def worker(self, step: dict[str, Any]) -> None:
-        self.workers[step["worker"]] = self.bench.worker(self.word, step.get("options", {}))
+        url = None
+        if step.get("network"):
+            self.network = self.network or Network(self.bench.url)
+            url = self.network.url
+        self.workers[step["worker"]] = self.bench.worker(self.word, step.get("options", {}), url)
 
     def kill(self, step: dict[str, Any]) -> None:
         self.workers[step["kill"]].kill()
@@ -236,12 +275,41 @@ class Run:
     def alive(self, step: dict[str, Any]) -> None:
         assert self.workers[step["alive"]].alive, self.workers[step["alive"]].output
 
+    def change_network(self, step: dict[str, Any]) -> None:
+        assert self.network is not None, "a worker goes through it"
+        self.network.call(step["network"], *step.get("directions", ()))
+
+    def end_sessions(self, step: dict[str, Any]) -> None:
+        """Every connection of workers, and of the client, is ended by the server."""
+        self.bench.database.execute(
+            "select pg_terminate_backend(pid) from pg_stat_activity "
+            "where datname = current_database() and application_name like 'rhythm%'"
+        )
+
     def until(self, step: dict[str, Any]) -> None:
         deadline = time.monotonic() + DEADLINE_SECONDS
         id_ = self.ids[step["until"]]
         while not self._holds(step, id_):
             assert time.monotonic() < deadline, f"not within {DEADLINE_SECONDS} s"
             time.sleep(POLL_SECONDS)
+
+    def finished(self, step: dict[str, Any]) -> None:
+        query = "select count(*) from rhythm.executions_view where queue = %s and status = 'completed' and lost = 0"
+        deadline = time.monotonic() + DEADLINE_SECONDS
+        while (found := self._one(query, self.word)) < step["finished"]:
+            assert time.monotonic() < deadline, f"{found} within {DEADLINE_SECONDS} s"
+            time.sleep(POLL_SECONDS)
+
+    def calls_in_all(self, step: dict[str, Any]) -> None:
+        query = (
+            "select count(*) from conformance_calls where execution_id in "
+            "(select id from rhythm.executions_view where queue = %s)"
+        )
+        assert self._one(query, self.word) == step["calls_in_all"], self._one(query, self.word)
+
+    def _one(self, query: LiteralString, argument: str) -> int:
+        (value,) = self.bench.database.execute(query, (argument,)).fetchone() or (0,)
+        return int(value)
 
     def _holds(self, step: dict[str, Any], id_: str) -> bool:
         if "calls" in step:
@@ -252,9 +320,7 @@ class Run:
         assert self._count(self.ids[step["calls"]]) == step["is"], self._count(self.ids[step["calls"]])
 
     def _count(self, id_: str) -> int:
-        found = self.bench.database.execute("select count(*) from conformance_calls where execution_id = %s", (id_,))
-        (count,) = found.fetchone() or (0,)
-        return int(count)
+        return self._one("select count(*) from conformance_calls where execution_id = %s", id_)
 
 
 VERBS: Mapping[str, Callable[[Run, dict[str, Any]], None]] = {
@@ -262,6 +328,8 @@ VERBS: Mapping[str, Callable[[Run, dict[str, Any]], None]] = {
     "result": Run.result, "get": Run.get, "list": Run.list, "signal": Run.signal, "cancel": Run.cancel,
     "retry": Run.retry, "same": Run.same, "differ": Run.differ, "worker": Run.worker, "kill": Run.kill,
     "stop": Run.stop, "continue": Run.go_on, "drain": Run.drain, "ends": Run.ends, "alive": Run.alive,
+    "network": Run.change_network, "end_sessions": Run.end_sessions, "finished": Run.finished,
+    "calls_in_all": Run.calls_in_all,
     "until": Run.until, "calls": Run.calls,
 }  # fmt: skip
 

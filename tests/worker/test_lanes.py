@@ -16,6 +16,7 @@ import pytest
 import rhythm
 from rhythm.model import Claim
 from rhythm.tasks import REGISTRY, Task
+from rhythm.worker.exchange import _shares
 from rhythm.worker.held import Held
 from rhythm.worker.lanes import WAITING_MAX, Lane
 
@@ -73,6 +74,14 @@ def test_what_would_wait_for_long_is_taken_out_the_youngest_first() -> None:
     assert [0, 1, 2, 3] == [one.claim.token for one in lane.waiting]
 
 
+def test_a_claim_is_shared_among_lanes_that_want_more_than_it_holds() -> None:
+    assert _shares([500, 500, 0, 7], 500) == [246, 247, 0, 7]
+    assert _shares([500, 100], 500) == [400, 100]
+    assert _shares([3, -2, 5], 500) == [3, 0, 5]
+    assert _shares([1000], 500) == [500]
+    assert _shares([], 500) == []
+
+
 class Gates:
     """Tasks that wait for the test; the first so many of each kind, the others run through."""
 
@@ -90,6 +99,10 @@ class Gates:
                 self.begun.release()
                 assert self.thread_gate.wait(60)
             return "threaded"
+
+        @rhythm.task
+        async def plain() -> str:
+            return "plain"
 
         @rhythm.task
         async def suspending() -> str:
@@ -141,6 +154,16 @@ async def test_tasks_of_one_kind_hold_up_none_of_another(rhythm_url: str, gates:
             execution = await client.start(quick, {})
 
             assert await execution.result(timeout=20) == quick
+
+
+async def test_a_burst_of_plain_tasks_keeps_no_others_out(rhythm_url: str, gates: Gates) -> None:
+    async with rhythm.connect(rhythm_url) as client, running(rhythm_url, gates):
+        burst = await client.start_many([rhythm.Start("plain", {}) for _ in range(3000)])
+        await client.wait(burst[-1], timeout=20)
+        for name in ("suspending", "threaded"):
+            execution = await client.start(name, {})
+
+            assert await execution.result(timeout=20) == name
 
 
 @pytest.mark.parametrize("name", ["threaded", "suspending"])

@@ -376,7 +376,6 @@ export class Exchange {
       this.#clearingUntil = now + CLEARING
       this.#look = true
     }
-    this.#wake.set()
   }
 
   #hold(claims: readonly Claim[]): void {

@@ -5,6 +5,7 @@
  * with nothing. Workflows are advanced by Python workers.
  */
 import { hostname } from "node:os"
+import { isDeepStrictEqual } from "node:util"
 
 import { resolveUrl, type WorkerConfig, workerConfig, type WorkerOptions } from "../config.js"
 import { Backoff, Database, maskUrl } from "../database.js"
@@ -12,6 +13,7 @@ import { ConfigurationError, DatabaseUnavailable, IncarnationDead } from "../err
 import { newId } from "../ids.js"
 import { Logger, type Sink, streamSink } from "../logging.js"
 import { FAILED, Protocol, type Registration } from "../protocol.js"
+import { policyOf } from "../retry.js"
 import { prepareSchema } from "../schema.js"
 import { type AnyTask, registeredTasks } from "../task.js"
 import { monotonic, pause, Signal } from "./clock.js"
@@ -90,7 +92,7 @@ export class Worker {
         name: task.name,
         queue: task.queue,
         retries: task.retries,
-        retry: task.policy,
+        retry: isDeepStrictEqual(task.policy, policyOf()) ? null : task.policy, // nothing to carry along with every claim
         timeout: task.timeout,
         priority: task.priority,
         inputSchema: jsonSchema,

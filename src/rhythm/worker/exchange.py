@@ -324,19 +324,11 @@ class Exchange:
         """How many tasks of which lanes, and how many workflows to claim."""
         if not self.claiming or self._suspects_held or not self.heartbeat.has_beaten or not self._hands_free():
             return [], 0
-        tasks: Wanted = []
-        left = CLAIM_COUNT_MAX
         workflows = max(min(self.work.workflows_ahead() - self.workflows_out, self.batch), 0)
-        self._crowded = workflows == 0
-        for lane in self.work.lanes():
-            if not lane.name_ids:
-                continue
-            count = min(self.batch, left, lane.room())
-            if count > 0:
-                tasks.append((lane, count, min(count, lane.free())))
-                left -= count
-            else:
-                self._crowded = True
+        lanes = [lane for lane in self.work.lanes() if lane.name_ids]
+        counts = _shares([min(self.batch, lane.room()) for lane in lanes], CLAIM_COUNT_MAX)
+        tasks = [(lane, n, min(n, lane.free())) for lane, n in zip(lanes, counts, strict=True) if n > 0]
+        self._crowded = workflows == 0 or len(tasks) < len(lanes)
         return tasks, workflows
 
     def _hands_free(self) -> bool:
@@ -612,6 +604,16 @@ class Exchange:
             logger.warning("%s %d executions whose claims were not known here", verb, len(unknown))
             self._hold(unknown)
         self._look = True
+
+
+def _shares(wanted: Sequence[int], count_max: int) -> list[int]:
+    """What each gets of ``count_max``: what it wants, or as much as the others that want more than there is."""
+    shares = [0] * len(wanted)
+    left = count_max
+    for done, index in enumerate(sorted(range(len(wanted)), key=wanted.__getitem__)):
+        shares[index] = max(0, min(wanted[index], left // (len(wanted) - done)))
+        left -= shares[index]
+    return shares
 
 
 def _bytes(claims: Sequence[Claim]) -> int:

@@ -37,7 +37,7 @@ from rhythm.store import Store
 from rhythm.store.connection import Backoff, mask_url
 from rhythm.store.transactions import Transactions
 from rhythm.store.wakeups import Wakeups
-from rhythm.tasks import Task
+from rhythm.tasks import Retry, Task
 from rhythm.worker.activations import Activations, Job
 from rhythm.worker.exchange import Exchange, Work
 from rhythm.worker.heartbeat import Heartbeat
@@ -50,6 +50,7 @@ from rhythm.worker.transactional import TRANSACTIONS_MAX, TransactionalTasks
 
 HEALTHY_SECONDS: Final = 2.0  #: how much later than planned things may happen in a healthy worker
 FETCHES_MAX: Final = 5  #: of one definition that fail for another reason than that the database is away
+RETRY_EXPONENT_MAX: Final = 30  #: with the largest factor that is no infinity yet
 LAST_EXCHANGE_SECONDS: Final = 4.0  #: for the last reports of an incarnation that ends
 logger = logging.getLogger("rhythm.worker")
 
@@ -251,6 +252,8 @@ class Incarnation(Work):
             self._advance(jobs)
 
     def confirmed(self, report: Report, version: int | None) -> None:
+        if report.outcome is not None and report.outcome.status == "failed" and report.outcome.retryable:
+            self._maintenance.due_in(self._earliest_retry(report))
         commit = report.continuation or report.commit
         if version is None or commit is None:
             return
@@ -259,6 +262,18 @@ class Incarnation(Work):
         for timer in commit.timers:
             if timer.delay_ms is not None:
                 self._maintenance.due_in(timer.delay_ms / 1000.0)
+
+    def _earliest_retry(self, report: Report) -> float:
+        """Seconds after which a failed task may be tried again, if it is: maintenance is not to be late."""
+        assert report.outcome is not None, "it has failed"
+        if report.outcome.retry_after_seconds is not None:
+            return report.outcome.retry_after_seconds
+        claim = report.held.claim
+        task = self._setup.tasks.get(claim.name)
+        policy = (Retry() if task is None else task.retry).as_dict() | dict(claim.retry or {})
+        wait: float = policy["initial"] * policy["factor"] ** min(claim.attempt - 1, RETRY_EXPONENT_MAX)
+        earliest: float = min(wait, policy["max"]) * (1 - policy["jitter"])
+        return earliest
 
     def cut_off(self) -> None:
         self._heartbeat.stop()  # the database may bury this incarnation: that ends it, whatever else happens
