@@ -105,7 +105,7 @@ def differs(here: dict[str, Any], node: dict[str, Any]) -> bool:
 
     A thrown value that is no data, such as NaN or an object with a function in it, is only named here.
     """
-    if "thrown" in node and str(here.get("thrown", "")).startswith(("#<", "NaN", "Infinity", "-Infinity")):
+    if "thrown" in node and str(here.get("thrown", "")).startswith(("#<", "[object ", "NaN", "Infinity", "-Infinity")):
         return False
     return _comparable(here) != _comparable(node) and not is_stopped(here)
 
