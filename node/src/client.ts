@@ -65,8 +65,8 @@ export interface StartCallOptions extends StartOptions {
 export type Status = "pending" | "running" | "suspended" | "completed" | "failed" | "cancelled"
 
 /**
- * What is known of one execution at one moment. `inputs`, `output`, `error` and `lastFailure` are read when asked for, and
- * throw InvalidInput when they hold a whole number that no double holds exactly.
+ * What is known of one execution at one moment. `inputs`, `output`, `error`, `lastFailure` and `progress` are read when asked
+ * for, and throw InvalidInput when they hold a whole number that no double holds exactly.
  */
 export interface ExecutionInfo {
   id: string
@@ -97,6 +97,9 @@ export interface ExecutionInfo {
   lastFailure: Failure | null
   lastFailureAt: Date | null
   limitKey: string | null
+  /** how far it is, as a task has said last */
+  progress: unknown
+  progressAt: Date | null
 }
 
 /** One line of the log of an execution. */
@@ -531,5 +534,9 @@ function infoOf(row: Row): ExecutionInfo {
     },
     lastFailureAt: row.last_failure_at as Date | null,
     limitKey: row.limit_key as string | null,
+    get progress() {
+      return read("progress_payload", "progress")
+    },
+    progressAt: row.progress_at as Date | null,
   }
 }

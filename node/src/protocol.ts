@@ -187,7 +187,8 @@ const SIGNAL: Statement = { name: "signal", text: "select rhythm.signal($1::uuid
 const OUTCOMES: Statement = { name: "outcomes", text: "select id, status, payload from rhythm.outcomes_of($1::uuid[])" }
 const LISTED =
   "id, kind, name, status, reason, queue, priority, key, tags, inputs_payload, outcome_payload, attempts, lost, " +
-  "parent_id, root_id, created_at, started_at, finished_at, available_at, failure_payload, last_failure_at, limit_key"
+  "parent_id, root_id, created_at, started_at, finished_at, available_at, failure_payload, last_failure_at, limit_key, " +
+  "progress_payload, progress_at"
 const GET: Statement = { name: "get", text: `select ${LISTED} from rhythm.list_executions(p_id => $1::uuid)` }
 const LIST: Statement = {
   name: "list",
@@ -211,6 +212,7 @@ const MAINTAIN: Statement = {
 }
 const UNREGISTER = call("unregister_worker", "uuid")
 const HEARTBEAT = call("heartbeat", "uuid")
+const NOTE_PROGRESS = call("note_progress", "uuid uuid[] bytea[]")
 const CANCEL = call("cancel", "uuid")
 const TERMINATE = call("terminate", "uuid")
 const RETRY = call("retry", "uuid uuid")
@@ -274,6 +276,11 @@ export class Protocol {
   /** Keeps an incarnation alive; returns what of it is to be cancelled. Throws IncarnationDead. */
   async heartbeat(incarnation: string): Promise<string[]> {
     return (await this.database.row(HEARTBEAT, [incarnation])).answer as string[]
+  }
+
+  /** Notes how far executions are (JSON); those that the incarnation does not hold are passed over. */
+  async noteProgress(incarnation: string, notes: ReadonlyMap<string, string>): Promise<void> {
+    await this.database.rows(NOTE_PROGRESS, [incarnation, uuids([...notes.keys()]), payloads([...notes.values()])])
   }
 
   /** Does what is due, whoever it belongs to. `nextDue`: seconds until more is, null when that is not known. */

@@ -8,12 +8,14 @@
 import { type Duration, parseMilliseconds } from "./durations.js"
 import { ConfigurationError, InvalidInput, TaskAbandoned } from "./errors.js"
 import { Logger } from "./logging.js"
+import { encode } from "./payloads.js"
 import { type Policy, policyOf, type Retry } from "./retry.js"
 import { type InputsOfSchema, type JsonSchema, type OutputOfSchema, type StandardSchema } from "./schema.js"
 
 export const NAME_LENGTH_MAX = 200
 export const RETRIES_MAX = 1_000_000
 export const PRIORITY_MAX = 100
+const PROGRESS_BYTES_MAX = 4 * 1024
 const LONE_SURROGATE = /\p{Surrogate}/u
 
 /** How a task is run, and what a start or a call of it takes its options from. */
@@ -82,6 +84,16 @@ export class TaskContext {
     return this.#logger
   }
 
+  /**
+   * Says how far the task is, for whoever looks at the execution: any JSON of at most 4 KiB. The newest counts; it is
+   * written with the worker's next heartbeat (every sixth of its timeout, 5 s by default), so saying it often costs next
+   * to nothing. Throws InvalidInput or PayloadTooLarge.
+   */
+  progress(value: unknown): void {
+    const text = encode(value, `progress of task ${JSON.stringify(this.name)}`, PROGRESS_BYTES_MAX)
+    this.#given.note?.(text)
+  }
+
   /** Says that the task is still at it. Throws TaskAbandoned when nobody waits for this attempt any more. */
   heartbeat(): void {
     if (this.#reason !== undefined) throw new TaskAbandoned(`${this.name}: ${this.#reason.message}`, { cause: this.#reason })
@@ -101,6 +113,8 @@ interface ContextFields {
   name: string
   idempotencyKey: string
   logger: Logger
+  /** takes JSON */
+  note: (progress: string) => void
 }
 
 /** The function of a task. */

@@ -95,6 +95,8 @@ class ExecutionInfo:
     last_failure: bytes | None = None  #: JSON: the error of the last attempt that was followed by another
     last_failure_at: datetime | None = None
     limit_key: str | None = None  #: what it counts for in the limits of keys of its queue
+    progress: bytes | None = None  #: JSON: how far it is, as a task has said last
+    progress_at: datetime | None = None
 
 
 @dataclass(frozen=True, slots=True)

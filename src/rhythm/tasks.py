@@ -52,6 +52,7 @@ if typing.TYPE_CHECKING:
 RETRIES_MAX = 1_000_000  #: largest number of retries one can ask for
 #: Another attempt would end the same way, or the effect has happened.
 NEVER_RETRIED = (TaskInputInvalid, OutputInvalid, OutputTooLarge, TaskNotRetryable)
+PROGRESS_BYTES_MAX = 4 * 1024  #: bytes of JSON that a task may say of its progress
 PROBLEMS_SHOWN_MAX = 8  #: problems listed in one message about unfitting inputs
 
 P = ParamSpec("P")
@@ -112,7 +113,17 @@ class TaskContext:
     In plain calls and tests pass one yourself: every field has a default.
     """
 
-    __slots__ = ("_abandoned", "_connection", "_key", "_logger", "attempt", "execution_id", "name", "parent_id")
+    __slots__ = (
+        "_abandoned",
+        "_connection",
+        "_key",
+        "_logger",
+        "_note",
+        "attempt",
+        "execution_id",
+        "name",
+        "parent_id",
+    )
 
     def __init__(
         self,
@@ -124,6 +135,7 @@ class TaskContext:
         name: str = "task",
         abandoned: Callable[[], str | None] | None = None,
         connection: Any = None,
+        note: Callable[[bytes], None] | None = None,
     ) -> None:
         self.execution_id: uuid.UUID = execution_id or uuid.UUID(int=0)  #: this execution
         self.attempt = attempt  #: counted from 1
@@ -132,6 +144,7 @@ class TaskContext:
         self._key = idempotency_key
         self._abandoned = abandoned
         self._connection = connection
+        self._note = note
         self._logger: logging.LoggerAdapter[logging.Logger] | None = None
 
     @property
@@ -159,6 +172,16 @@ class TaskContext:
             extra = {"execution_id": str(self.execution_id), "attempt": self.attempt}
             self._logger = logging.LoggerAdapter(logging.getLogger(f"rhythm.task.{self.name}"), extra)
         return self._logger
+
+    def progress(self, value: Any) -> None:
+        """Says how far the task is, for whoever looks at the execution: any JSON of at most PROGRESS_BYTES_MAX bytes.
+
+        The newest counts. It is written with the worker's next heartbeat (every sixth of ``heartbeat_timeout``, 5 s by
+        default), so saying it often costs next to nothing. Raises InvalidInput or PayloadTooLarge.
+        """
+        data = encode_payload(value, f"progress of task {self.name!r}", bytes_max=PROGRESS_BYTES_MAX)
+        if self._note is not None:
+            self._note(data)
 
     def heartbeat(self) -> None:
         """Says that the task is still at it, and asks whether anybody still wants the result.

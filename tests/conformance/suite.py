@@ -314,7 +314,7 @@ class Run:
     def _holds(self, step: dict[str, Any], id_: str) -> bool:
         if "calls" in step:
             return self._count(id_) >= step["calls"]
-        return bool(self.bench.ask({"op": "get", "id": id_})["value"]["status"] == step["status"])
+        return _like(self.bench.ask({"op": "get", "id": id_})["value"], step["like"])
 
     def calls(self, step: dict[str, Any]) -> None:
         assert self._count(self.ids[step["calls"]]) == step["is"], self._count(self.ids[step["calls"]])

@@ -1,7 +1,7 @@
 /**
  * The heartbeat: one row per worker incarnation, from a thread and a connection of its own (see `heartbeat_thread`).
  *
- * A busy event loop does not delay it. It stops beating when the exchange has not turned for `stallTimeout`, because a
+ * It also tells what tasks say of their progress. A busy event loop does not delay it. It stops beating when the exchange has not turned for `stallTimeout`, because a
  * worker that cannot report should not keep its claims. When the last confirmed beat had been sent is in memory that both
  * threads see; without one for too long the incarnation ends (see `exchange`).
  */
@@ -88,6 +88,11 @@ export class Heartbeat {
   /** The exchange has turned. */
   turned(at: number): void {
     Atomics.store(this.#times, TURNED_AT, BigInt(Math.floor(at)))
+  }
+
+  /** Has the next beat tell how far an execution is (JSON). */
+  note(id: string, progress: string): void {
+    this.#thread?.postMessage([id, progress])
   }
 
   /** Whether a beat was confirmed lately enough that nobody can have taken over yet. */

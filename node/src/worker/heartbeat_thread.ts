@@ -14,8 +14,17 @@ const applicationName = "rhythm heartbeat"
 const database = new Database(url, { poolMax: 1, pooler, applicationName, timeout: Math.max(interval, 1000) })
 const protocol = new Protocol(database)
 const backoff = new Backoff(interval)
+const notes = new Map<string, string>() // progress by execution
+parentPort?.on("message", ([id, progress]: [string, string]) => notes.set(id, progress))
 let beaten = false
 let stalled = false
+
+async function tellProgress(): Promise<void> {
+  if (notes.size === 0) return
+  const told = new Map(notes)
+  await protocol.noteProgress(incarnation, told)
+  for (const [id, progress] of told) if (notes.get(id) === progress) notes.delete(id)
+}
 
 async function beat(): Promise<number> {
   const behind = monotonic() - Number(Atomics.load(times, TURNED_AT))
@@ -38,6 +47,7 @@ async function beat(): Promise<number> {
     if (!beaten) say({ kind: "first" })
     beaten = true
     if (ids.length > 0) say({ kind: "cancel", ids })
+    await tellProgress()
   } catch (error) {
     if (error instanceof IncarnationDead) {
       say({ kind: "dead" })

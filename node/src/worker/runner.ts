@@ -56,6 +56,7 @@ export class Runner {
     private readonly logger: Logger,
     private readonly report: (ended: Ended) => void,
     private readonly onSurplus: (held: Held[]) => void,
+    private readonly note: (id: string, progress: string) => void,
   ) {}
 
   /** Takes claimed tasks and starts as many as there is room for. */
@@ -112,19 +113,21 @@ export class Runner {
       return true
     }
     let output: unknown
+    let waits: boolean
     try {
       output = this.#call(held, prepared)
+      waits = isThenable(output) // what is asked here may be anything, and throw
     } catch (error) {
       this.#failed(held, error, prepared.task.policy)
       return true
     }
-    if (!isThenable(output)) {
+    if (!waits) {
       this.#completed(held, prepared.task, output)
       return true
     }
     this.lane.began(held, now)
     if (claim.timeout > 0) this.#limit(held, prepared.task.policy, claim.timeout)
-    output.then(
+    Promise.resolve(output).then(
       (value) => this.#settled(held, () => this.#completed(held, prepared.task, value)),
       (error: unknown) => this.#settled(held, () => this.#failed(held, error, prepared.task.policy)),
     )
@@ -146,6 +149,7 @@ export class Runner {
       name: task.name,
       idempotencyKey: idempotencyKey(claim),
       logger: this.logger,
+      note: (progress) => this.note(claim.id, progress),
     }))
     if (validate === undefined) return task(inputs as never, context)
     const valid = validate(inputs)
@@ -258,7 +262,7 @@ export class Runner {
   }
 }
 
-function isThenable(value: unknown): value is PromiseLike<unknown> {
+function isThenable(value: unknown): boolean {
   return typeof value === "object" && value !== null && typeof (value as { then?: unknown }).then === "function"
 }
 

@@ -184,6 +184,7 @@ class Incarnation implements Work {
         if (this.#lane.waiting.length === 0) exchange.room()
       },
       (held) => exchange.handBack(held),
+      (id, progress) => this.#heartbeat.note(id, progress),
     )
     const about = { url, pooler: config.pooler, incarnation }
     this.#heartbeat = exchange.heartbeat = new Heartbeat(about, config.heartbeatTimeout, config.stallTimeout, logger, {

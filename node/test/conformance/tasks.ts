@@ -79,6 +79,12 @@ task("hang", { queue }, async (_: object, ctx) => {
   await stopped(ctx.signal)
 })
 
+task("steps", { queue }, async (_: object, ctx) => {
+  ctx.progress({ done: 1, of: 3 })
+  ctx.progress({ done: 2, of: 3 })
+  await stopped(ctx.signal)
+})
+
 task("stubborn", { queue }, async (_: object, ctx) => {
   await called(ctx)
   await stopped(ctx.signal).catch(() => undefined)

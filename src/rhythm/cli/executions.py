@@ -250,6 +250,7 @@ def execution_json(info: ExecutionInfo) -> dict[str, Any]:
         "output": _decoded(info.output),
         "error": _decoded(info.error),
         "last_failure": _decoded(info.last_failure),
+        "progress": _decoded(info.progress),
         "attempts": info.attempts,
         "lost": info.lost,
         "parent_id": None if info.parent_id is None else str(info.parent_id),
@@ -260,6 +261,7 @@ def execution_json(info: ExecutionInfo) -> dict[str, Any]:
         "finished_at": info.finished_at,
         "available_at": info.available_at,
         "last_failure_at": info.last_failure_at,
+        "progress_at": info.progress_at,
     }
 
 

@@ -227,6 +227,8 @@ def _show_fields(info: ExecutionInfo, gate: str | None) -> None:
     rows.append(("inputs", _compact(fields["inputs"])))
     if info.output is not None:
         rows.append(("output", _compact(fields["output"])))
+    if info.progress is not None:
+        rows.append(("progress", f"{_compact(fields['progress'])} ({output.ago(info.progress_at)} ago)"))
     if info.last_failure is not None:
         rows.append(("last failure", f"{_error_text(fields['last_failure'])} ({output.ago(info.last_failure_at)} ago)"))
     if isinstance(fields["error"], dict):

@@ -96,6 +96,10 @@ class BlockingExecution(Generic[R]):
         return self._execution.output
 
     @property
+    def progress(self) -> Any:
+        return self._execution.progress
+
+    @property
     def error(self) -> dict[str, Any] | None:
         return self._execution.error
 

@@ -154,6 +154,12 @@ class Execution(Generic[R]):
         return None if output is None else payloads.decode(output)
 
     @property
+    def progress(self) -> Any:
+        """What a task has said last of how far it is, JSON-shaped; None: nothing."""
+        progress = self._known().progress
+        return None if progress is None else payloads.decode(progress)
+
+    @property
     def error(self) -> dict[str, Any] | None:
         """The stored error ({"name", "message", …}); None unless failed or cancelled."""
         error = self._known().error

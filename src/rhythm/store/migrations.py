@@ -37,6 +37,7 @@ FUNCTION_FILES = (
     "outcomes",
     "workflows",
     "logs",
+    "progress",
     "claims",
     "gates",
     "exchange",

@@ -262,6 +262,12 @@ class Store:
         """Keeps the incarnation alive. Raises IncarnationDead."""
         return HeartbeatResult(frozenset(await self._database.fetchval("select rhythm.heartbeat($1)", incarnation)))
 
+    async def note_progress(self, incarnation: uuid.UUID, notes: Mapping[uuid.UUID, bytes]) -> None:
+        """Notes how far executions are (JSON); those that the incarnation does not hold are passed over."""
+        if notes:
+            values = [pack(value) for value in notes.values()]
+            await self._database.execute("select rhythm.note_progress($1, $2, $3)", incarnation, [*notes], values)
+
     async def maintain(
         self,
         incarnation: uuid.UUID,
@@ -526,4 +532,6 @@ def _execution(row: Mapping[str, Any]) -> ExecutionInfo:
         last_failure=None if row["failure_payload"] is None else unpack(row["failure_payload"]),
         last_failure_at=row["last_failure_at"],
         limit_key=row["limit_key"],
+        progress=None if row["progress_payload"] is None else unpack(row["progress_payload"]),
+        progress_at=row["progress_at"],
     )

@@ -4,6 +4,7 @@
                       inputs (bytes)                             after B
     child -> parent   R  ready                                   once
                       L  log record (JSON)                       any number, while it has a job
+                      P  its task's progress (JSON)              any number, after B
                       B  its task is found and can begin         for each job; not if it cannot be found
                       A  answer (JSON), then payload (bytes)     exactly one for each job
 
@@ -45,6 +46,7 @@ from rhythm.tasks import Task, TaskContext, current_attempt
 READY: Final = b"R"
 BEGUN: Final = b"B"
 LOG: Final = b"L"
+PROGRESS: Final = b"P"
 ANSWER: Final = b"A"
 LOG_MESSAGE_LENGTH_MAX: Final = 64 * 1024
 _PR_SET_PDEATHSIG: Final = 1
@@ -132,6 +134,7 @@ class _Child:
             name=attempt["name"],
             # Whoever gives it up kills it; all that can be seen from here is a parent that has gone.
             abandoned=lambda: "its worker has gone" if self._connection.poll(0) else None,
+            note=lambda progress: self.send(PROGRESS + progress),
         )
 
     def _find(self, job: Mapping[str, Any]) -> Task[..., Any]:

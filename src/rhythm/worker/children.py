@@ -32,7 +32,7 @@ from multiprocessing.connection import Connection
 from typing import Any, Final
 
 from rhythm.errors import TaskProcessDied
-from rhythm.worker.child import ANSWER, BEGUN, LOG, READY
+from rhythm.worker.child import ANSWER, BEGUN, LOG, PROGRESS, READY
 
 START_SECONDS: Final = 60.0  #: for a child to be ready, and for it to import the module of a task
 END_SECONDS: Final = 2.0  #: for a killed child to be gone
@@ -66,10 +66,15 @@ class Children:
         self._reaping: threading.Timer | None = None
         self._closed = False
 
-    def call(self, function: Callable[..., Any], inputs: bytes, job: Mapping[str, Any]) -> Call:
-        """A call of a task, to be made with ``run``. ``job``: bytes_max, policy and attempt, as in ``child``."""
+    def call(
+        self, function: Callable[..., Any], inputs: bytes, job: Mapping[str, Any], note: Callable[[bytes], None]
+    ) -> Call:
+        """A call of a task, to be made with ``run``. ``job``: bytes_max, policy and attempt, as in ``child``.
+
+        ``note`` gets the progress that the task tells, from the thread of ``run``.
+        """
         where = {"module": function.__module__, "qualname": function.__qualname__, "main": _main_module()}
-        return Call(self, json.dumps({**where, **job, "bytes_max": self._payload_bytes_max}).encode(), inputs)
+        return Call(self, json.dumps({**where, **job, "bytes_max": self._payload_bytes_max}).encode(), inputs, note)
 
     def close(self) -> None:
         """Kills all of them."""
@@ -152,8 +157,9 @@ class Children:
 class Call:
     """One call of a task in a child."""
 
-    def __init__(self, children: Children, job: bytes, inputs: bytes) -> None:
+    def __init__(self, children: Children, job: bytes, inputs: bytes, note: Callable[[bytes], None]) -> None:
         self._children = children
+        self._note = note
         self._job = job
         self._inputs = inputs
         self._lock = threading.Lock()
@@ -180,7 +186,7 @@ class Call:
             if answer is None:
                 begun()
                 child.send(self._inputs)
-                answer = child.answer()
+                answer = child.answer(self._note)
         except (EOFError, OSError) as error:
             with self._lock:
                 self._child = None
@@ -223,13 +229,16 @@ class _Child:
         """Waits until the task can begin: None; or for the answer, if it cannot. Raises as ``answer`` does."""
         return self._receive(START_SECONDS)
 
-    def answer(self) -> Answer:
-        """Waits for the answer; writes what is logged meanwhile. Raises EOFError, OSError when the child has ended."""
-        answer = self._receive(None)
+    def answer(self, note: Callable[[bytes], None]) -> Answer:
+        """Waits for the answer; writes what is logged meanwhile, and notes the progress that the task tells.
+
+        Raises EOFError, OSError when the child has ended.
+        """
+        answer = self._receive(None, note)
         assert answer is not None, "a task begins once"
         return answer
 
-    def _receive(self, seconds: float | None) -> Answer | None:
+    def _receive(self, seconds: float | None, note: Callable[[bytes], None] | None = None) -> Answer | None:
         while True:
             if not self._connection.poll(seconds):
                 raise TimeoutError(f"the process of the task did not import its module within {seconds} s")
@@ -244,6 +253,8 @@ class _Child:
                 return Answer(False, payload, told["retryable"], told["retry_after"], told["error"])
             if message[:1] == LOG:
                 _log(json.loads(message[1:]))
+            if message[:1] == PROGRESS and note is not None:
+                note(message[1:])
 
     def kill(self) -> None:
         """SIGKILL to it and all that it has started."""

@@ -1,8 +1,9 @@
 """The heartbeat: one row per worker incarnation, from a thread and a connection of its own.
 
-A busy event loop does not delay it. It stops beating when the exchange has not turned for ``stall_timeout``, because a
-worker that cannot report should not keep its claims. ``confirmed_at`` is when the last beat that was confirmed had been
-sent: without one for too long the incarnation ends (see ``exchange``).
+It also tells what tasks say of their progress. A busy event loop does not delay it. It stops beating when the exchange
+has not turned for ``stall_timeout``, because a worker that cannot report should not keep its claims. ``confirmed_at``
+is when the last beat that was confirmed had been sent: without one for too long the incarnation ends (see
+``exchange``).
 
 Whatever goes wrong in here is logged and the next beat tries again, with a connection of its own: a heartbeat that ends
 by itself would cut its worker off.
@@ -62,6 +63,8 @@ class Heartbeat:
         self._on_cancel = on_cancel
         self._on_dead = on_dead
         self._loop = asyncio.get_running_loop()
+        self._notes: dict[uuid.UUID, bytes] = {}
+        self._noting = threading.Lock()
         self._stop = threading.Event()
         self._stop_beating: Callable[[], object] | None = None  # set while the thread's own loop runs
         self._thread = threading.Thread(target=self._run, name="rhythm-heartbeat", daemon=True)
@@ -81,6 +84,11 @@ class Heartbeat:
     def trusted_seconds(self) -> float:
         """How long it will be trusted without another beat; negative when it is not."""
         return self.confirmed_at + self._timeout - 2 * self.interval - time.monotonic()
+
+    def note(self, execution_id: uuid.UUID, progress: bytes) -> None:
+        """Has the next beat tell how far an execution is (JSON). May be called from any thread."""
+        with self._noting:
+            self._notes[execution_id] = progress
 
     def stop(self) -> None:
         """Stops beating, in the middle of a call if need be."""
@@ -162,6 +170,14 @@ class Heartbeat:
             self._tell(self._on_first)
         if answer.cancels:
             self._tell(self._on_cancel, answer.cancels)
+        with self._noting:
+            notes, self._notes = self._notes, {}
+        try:
+            await store.note_progress(self._incarnation, notes)
+        except BaseException:
+            with self._noting:
+                self._notes = notes | self._notes
+            raise
 
     def _tell(self, function: Callable[..., None], *arguments: object) -> None:
         try:

@@ -103,6 +103,7 @@ class Incarnation(Work):
             on_broken=self._broken,
             transactional=self._transactional(),
             settled=exchange.settled,
+            note=lambda execution_id, progress: self._heartbeat.note(execution_id, progress),
             give_back=self._transaction_lost,
         )
         for lane in self._runner.lanes:

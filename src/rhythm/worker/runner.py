@@ -29,6 +29,7 @@ import threading
 import time
 import uuid
 from collections.abc import Callable
+from functools import partial
 from typing import Any, Final
 
 from rhythm.errors import DatabaseUnavailable, RhythmError, TaskRetryAfter
@@ -100,10 +101,12 @@ class TaskRunner:
         on_broken: Callable[[BaseException], None],
         transactional: TransactionalTasks | None,
         settled: Callable[[Held], None],
+        note: Callable[[uuid.UUID, bytes], None],
         give_back: Callable[[Held], None],
     ) -> None:
         self.transactional = transactional
         self.settled = settled
+        self.note = note
         self.give_back = give_back
         self.tasks = tasks
         self.report = report
@@ -249,6 +252,7 @@ class TaskRunner:
             name=task.name,
             abandoned=lambda: "cancelled" if held.cancel_asked else held.abandoned,
             connection=connection,
+            note=partial(self.note, claim.id),
         )
 
     def _transactions(self) -> TransactionalTasks:
@@ -378,7 +382,7 @@ class TaskRunner:
     def _in_process(self, held: Held, task: Task[..., Any]) -> None:
         claim = held.claim
         loop = asyncio.get_running_loop()
-        call = self._children.call(task.function, claim.inputs, _job(held, task))
+        call = self._children.call(task.function, claim.inputs, _job(held, task), partial(self.note, claim.id))
         held.kill = call.kill
         timer: asyncio.TimerHandle | None = None
 

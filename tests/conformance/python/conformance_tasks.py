@@ -92,6 +92,13 @@ async def hang(context: rhythm.TaskContext) -> None:
 
 
 @rhythm.task(queue=QUEUE)
+async def steps(context: rhythm.TaskContext) -> None:
+    context.progress({"done": 1, "of": 3})
+    context.progress({"done": 2, "of": 3})
+    await asyncio.Event().wait()
+
+
+@rhythm.task(queue=QUEUE)
 async def stubborn(context: rhythm.TaskContext) -> str:
     await called(context)
     try:

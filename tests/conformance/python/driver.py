@@ -52,7 +52,7 @@ def told(execution: rhythm.Execution[Any]) -> dict[str, Any]:
         "queue": info.queue, "priority": info.priority, "key": info.key, "tags": info.tags, "inputs": execution.inputs,
         "output": execution.output, "error": execution.error, "attempts": info.attempts, "lost": info.lost,
         "parentId": None if info.parent_id is None else str(info.parent_id), "lastFailure": failure,
-        "limitKey": info.limit_key,
+        "limitKey": info.limit_key, "progress": execution.progress,
     }  # fmt: skip
 
 

@@ -99,6 +99,9 @@ language sql stable as $$
     from rhythm.logs l left join rhythm.executions e on e.id = l.id
     group by l.id having bool_or(e.id is null) or count(*) <> max(l.number) - min(l.number) + 1
   union all
+  select 'I4', g.id, 'has told its progress, but was never started'
+    from rhythm.progress g where not exists (select from rhythm.executions e where e.id = g.id)
+  union all
   select 'I5', w.id, 'has ' || w.unread_signals || ' unread signals of ' || s.sent || ' sent'
     from rhythm.waits w
     left join (select s.execution_id, count(*) as sent from rhythm.signals s group by s.execution_id) s

@@ -393,6 +393,7 @@ begin
   delete from rhythm.cancels c where c.id = any(v_ids);
   delete from rhythm.failures f where f.id = any(v_ids);
   delete from rhythm.logs l where l.id = any(v_ids);
+  delete from rhythm.progress g where g.id = any(v_ids);
   delete from rhythm.outcomes o where o.id = any(v_ids);
   delete from rhythm.executions e where e.id = any(v_ids);
   update rhythm.maintenance m set pruned_at = rhythm.now() where m.pruned_at not between rhythm.now() - interval '1 h' and rhythm.now();

@@ -16,7 +16,7 @@ begin
       and p.proname in (
         'start_many', 'start', 'publish', 'definition', 'register_worker', 'unregister_worker', 'exchange', 'step',
         'heartbeat', 'maintain', 'held', 'hand_back', 'complete', 'signal', 'send_signal', 'cancel', 'terminate', 'retry',
-        'start_again', 'list_executions', 'children_of', 'outcomes_of', 'snapshot_of', 'logs_of', 'reads_plain_only', 'list_queues',
+        'start_again', 'list_executions', 'children_of', 'outcomes_of', 'snapshot_of', 'logs_of', 'note_progress', 'reads_plain_only', 'list_queues',
         'count_staying', 'task_schemas',
         'list_workers', 'can_run', 'pause_queue', 'limit_queue', 'gate_of', 'find_breaches')
   loop

@@ -29,7 +29,8 @@ create or replace view rhythm.executions_view as
     case when o.status = 1 then rhythm.as_json(o.payload) end as output,
     case when o.status <> 1 then rhythm.as_json(o.payload) end as error,
     rhythm.as_json(f.payload) as last_failure, f.failed_at as last_failure_at,
-    e.inputs as inputs_payload, o.payload as outcome_payload, f.payload as failure_payload, e.limit_key
+    e.inputs as inputs_payload, o.payload as outcome_payload, f.payload as failure_payload, e.limit_key,
+    g.value as progress_payload, g.noted_at as progress_at
   from rhythm.executions e
   join rhythm.names z on z.id = e.name_id
   join rhythm.names n on n.id = coalesce(z.resolved_id, z.id)
@@ -45,6 +46,7 @@ create or replace view rhythm.executions_view as
   left join rhythm.definitions d on d.id = e.definition_id
   left join rhythm.snapshots s on s.id = e.id
   left join rhythm.failures f on f.id = e.id
+  left join rhythm.progress g on g.id = e.id
   left join lateral (
     select u.attempts, u.lost, c.started_at
       from rhythm.claims c, unnest(c.ids, c.attempts, c.lost) u(id, attempts, lost)
