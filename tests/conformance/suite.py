@@ -92,16 +92,17 @@ class Network:
 class Bench:
     """One adapter with a database, its driver, and a worker of the shared queue."""
 
-    def __init__(self, adapter: Adapter, url: str, processes: Processes) -> None:
+    def __init__(self, adapter: Adapter, url: str, processes: Processes, pooled_url: str | None = None) -> None:
         self.adapter = adapter
         self.url = url
+        self.pooled_url = pooled_url  #: through a pooler in transaction mode: what the adapter is given
         self.processes = processes
         self.database = psycopg.connect(url, autocommit=True)
         self.database.execute("create table conformance_calls (execution_id uuid, attempt integer)")
         self._driver = subprocess.Popen(
             adapter.driver,
             cwd=adapter.folder,
-            env=clean_environment({"CONFORMANCE_URL": url}),
+            env=clean_environment({"CONFORMANCE_URL": pooled_url or url} | self._pooler()),
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
@@ -117,6 +118,9 @@ class Bench:
         self.database.close()
         self.processes.close()
 
+    def _pooler(self) -> dict[str, str]:
+        return {} if self.pooled_url is None else {"RHYTHM_POOLER": "true"}
+
     def ask(self, order: Mapping[str, Any]) -> Any:
         """The driver's answer."""
         assert self._driver.stdin is not None, "a pipe"
@@ -131,8 +135,8 @@ class Bench:
         """A worker that is ready."""
         given = {"heartbeat-timeout": HEARTBEAT, "poll-interval": "200ms", **options}
         arguments = [f"--{name}={value}" for name, value in given.items()]
-        command = [*self.adapter.worker, "-q", queue, "--database-url", url or self.url, *arguments]
-        env = {"CONFORMANCE_URL": self.url, "CONFORMANCE_QUEUE": QUEUE}
+        command = [*self.adapter.worker, "-q", queue, "--database-url", url or self.pooled_url or self.url, *arguments]
+        env = {"CONFORMANCE_URL": self.url, "CONFORMANCE_QUEUE": QUEUE} | self._pooler()
         process = self.processes.start(command, cwd=self.adapter.folder, env=env)
         process.wait_for_output("worker ready")
         return process
