@@ -47,19 +47,20 @@ function host({ signals, outcomes, workflows }, begin) {
     begin(self)
     return promise
   }
-  const cancelled = (text, fields) => failure("CancelledError", `${text} was cancelled`, { type: "cancelled", ...fields })
+  const cancelled = (text, fields) => failure("CancelledError", `${text} was cancelled`, fields ?? { type: "cancelled" })
   const starter = (kind, field) => (name, inputs, options = {}) => operation((self) => {
     const call = [name, inputs === undefined ? {} : copy(inputs)], abandon = options.onCancel === "abandon"
     calls.push(call)
     const answer = answerOf(...call)
-    const late = (text) => failure("TimeoutError", `${kind} ${name} ${text}`, { type: "timeout", [field]: name })
+    const executionId = "01970000-0000-7000-8000-000000000000"
+    const own = { [field]: name, executionId, retryable: false }
     self.due = now + ("delay" in answer ? seconds(answer.delay) : 1 + Math.max(0, seconds(options.delay ?? 0)))
     at(self.due, self.order, () => {
       if (self.stopped) return
       if (!("error" in answer)) return self.resolve(copy(answer.value) ?? null)
       const { name: error, message, ...fields } = typeof answer.error === "string"
         ? { name: "CardDeclined", message: answer.error, attempts: 1, type: "failed", retryable: true } : answer.error
-      self.reject(failure(error, message, { ...fields, [field]: name, executionId: "01970000-0000-7000-8000-000000000000" }))
+      self.reject(failure(error, message, { ...fields, [field]: name, executionId }))
     })
     // One that takes longer confirms a millisecond later that it was stopped.
     const ask = (error) => {
@@ -71,14 +72,17 @@ function host({ signals, outcomes, workflows }, begin) {
       if (options.cancellable === false) return false
       const started = self.turn !== turn
       if (!started) calls.splice(calls.indexOf(call), 1)
-      if (abandon || !started) self.reject(cancelled(`${kind} ${name}`, { [field]: name }))
-      else ask(cancelled(`${kind} ${name}`, { [field]: name }))
+      const what = `${kind} ${name}`
+      if (!started) self.reject(cancelled(what, { ...own, type: "cancelled", attempts: 0 }))
+      else if (abandon) self.reject(cancelled(what, { ...own, type: "cancelled" }))
+      else ask(cancelled(what, { attempts: 1, type: "cancelled", retryable: false, [field]: name, executionId }))
       return true
     }
     if (options.deadline !== undefined) at(now + Math.max(0, seconds(options.deadline)), self.order, () => {
-      const error = late("did not end within its deadline")
-      if (abandon) self.reject(error)
-      else if (!self.done) ask(error)
+      const late = (fields) =>
+        failure("TimeoutError", `${kind} ${name} did not end within its deadline`, { ...own, type: "timeout", ...fields })
+      if (abandon) self.reject(late({}))
+      else if (!self.done) ask(late({ attempts: 1 }))
     })
   })
   const task = starter("task", "task"), pretend = starter("child", "workflow")
