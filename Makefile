@@ -15,6 +15,7 @@
 #   make chaos     workers and PostgreSQL killed at random under WORKFLOWS=5000 mixed workflows (SEED=…)
 #   make bench     measures this machine
 #   make bench-peers  measures Rhythm beside other queues and engines (installs them into .bench; ONLY=dbos,… SCALE=0.1)
+#   make bench-idle  how soon one and twenty idle workers begin, directly and through PgBouncer
 #   make curves    measures what grows (half an hour or more; ONLY=depth,… SCALE=0.1) and draws docs/figures/
 #   make clean     removes .venv and what tools left behind; keeps data (.rhythm)
 
@@ -28,7 +29,7 @@ NODE_STAMP := node/node_modules/.installed
 # On two cores: half of the time is spent waiting for processes and servers.
 TEST_PROCESSES ?= 3
 
-.PHONY: help run test node faults simulate fuzz fuzz-parser mutants chaos lint imports types format bench bench-peers curves clean check-node
+.PHONY: help run test node faults simulate fuzz fuzz-parser mutants chaos lint imports types format bench bench-peers bench-idle curves clean check-node
 
 help:
 	@sed -n 's/^#   \(make .*\)/\1/p' Makefile
@@ -82,6 +83,9 @@ bench: $(STAMP)
 bench-peers: check-node $(STAMP) $(NODE_STAMP)
 	@cd node && npm run --silent build
 	$(BIN)/python -m benchmarks.peers $(if $(ONLY),--only $(ONLY)) $(if $(SCALE),--scale $(SCALE))
+
+bench-idle: $(STAMP)
+	$(BIN)/python -m benchmarks.idle
 
 curves: $(STAMP)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[bench]'

@@ -90,21 +90,25 @@ async def starts(harness: Harness, size: Size) -> None:
         harness.note("start/s, one caller", 1000 / (time.perf_counter() - began), "/s")
 
 
-async def latency(harness: Harness, size: Size, *, workers: int = 1) -> None:
-    """From the call of start to the first line of the task, with idle workers."""
-    async with harness.database() as (client, database), database.workers(workers, "-q", QUEUE):
-        clocks.clear(LATENCY_STARTS + 1)
-        await (await client.start("mark", {"i": 0})).result(timeout=WAIT_SECONDS)
-        waits = []
-        for i in range(1, LATENCY_STARTS + 1):
-            await asyncio.sleep(0.01)
-            began = time.perf_counter()
-            await client.start("mark", {"i": i})
-            waits.append(await marked(i) - began)
-    waits.sort()
-    of = "" if workers == 1 else f", {workers} workers"
-    harness.note(f"idle start to run, p50{of}", waits[LATENCY_STARTS // 2] * 1000, "ms")
-    harness.note(f"idle start to run, p99{of}", waits[LATENCY_STARTS * 99 // 100] * 1000, "ms")
+async def latency(harness: Harness, size: Size) -> None:
+    """From the call of start to the first line of the task, with one idle worker."""
+    async with harness.database() as (client, database), database.workers(1, "-q", QUEUE):
+        waits = await idle_waits(client)
+    harness.note("idle start to run, p50", waits[len(waits) // 2] * 1000, "ms")
+    harness.note("idle start to run, p99", waits[len(waits) * 99 // 100] * 1000, "ms")
+
+
+async def idle_waits(client: Client) -> list[float]:
+    """Seconds from the call of start to the first line of the task, in ascending order, while workers are idle."""
+    clocks.clear(LATENCY_STARTS + 1)
+    await (await client.start("mark", {"i": 0})).result(timeout=WAIT_SECONDS)
+    waits = []
+    for i in range(1, LATENCY_STARTS + 1):
+        await asyncio.sleep(0.01)
+        began = time.perf_counter()
+        await client.start("mark", {"i": i})
+        waits.append(await marked(i) - began)
+    return sorted(waits)
 
 
 async def workflows(harness: Harness, size: Size) -> None:
