@@ -3,6 +3,7 @@ from __future__ import annotations
 import dataclasses
 import datetime
 import enum
+import json
 import sys
 import uuid
 from decimal import Decimal
@@ -52,6 +53,11 @@ class Colour(enum.Enum):
 
 class Name(str):
     """Text of a class of its own."""
+
+
+@given(st.dictionaries(texts, st.none() | st.booleans() | st.integers() | texts | st.floats(-10, 10)))
+def test_the_quick_way_writes_the_same_bytes(value: dict[str, Any]) -> None:
+    assert payloads.encode(value, "value") == json.dumps(value, separators=(",", ":")).encode()
 
 
 def test_objects_are_written_as_pydantic_writes_them() -> None:

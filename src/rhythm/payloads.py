@@ -2,7 +2,8 @@
 
 Written as ASCII-escaped JSON, so that U+0000 and lone surrogates survive on their way through the
 database, and with key order kept. Read with msgspec, which is fast, and with the standard library where
-msgspec is stricter than JSON is (an escaped lone surrogate).
+msgspec is stricter than JSON is (an escaped lone surrogate). Written with msgspec where both write the same
+bytes: ASCII without U+007F and without floats (2.7 against 0.9 µs for a small dict, 2026-11).
 
 What JSON cannot say is refused here with the path to it, before anything was stored: NaN, infinities,
 sets, bytes, keys that are not text, nesting beyond DEPTH_MAX.
@@ -23,6 +24,8 @@ from rhythm.model import PAYLOAD_BYTES_MAX
 
 DEPTH_MAX = 1000  #: levels of lists and objects
 _decode = msgspec.json.Decoder().decode
+_encode = msgspec.json.Encoder().encode
+_SCALARS = frozenset((str, int, bool, type(None)))  #: that msgspec writes as the standard library does
 _reader: Any = json.JSONDecoder()
 _scan: Callable[[str, int], tuple[Any, int]] = _reader.scan_once
 
@@ -54,6 +57,8 @@ def encode(value: object, what: str, *, bytes_max: int = PAYLOAD_BYTES_MAX) -> b
     what JSON cannot hold, and PayloadTooLarge over ``bytes_max``.
     """
     try:
+        if value.__class__ is dict and (quick := _encode_flat(value)) is not None and len(quick) <= bytes_max:
+            return quick
         if not _is_plain(value, bytes_max):
             value = _plain(value, what, "$", 0)
         try:
@@ -68,6 +73,18 @@ def encode(value: object, what: str, *, bytes_max: int = PAYLOAD_BYTES_MAX) -> b
             "store it elsewhere and pass where it is"
         )
     return data
+
+
+def _encode_flat(value: dict[Any, Any]) -> bytes | None:
+    """The JSON bytes of a dict of texts, integers, booleans and None, or None when that is not what it is."""
+    for key, item in value.items():
+        if key.__class__ is not str or item.__class__ not in _SCALARS:
+            return None
+    try:
+        data = _encode(value)
+    except UnicodeEncodeError:  # lone surrogates
+        return None
+    return data if data.isascii() and b"\x7f" not in data else None
 
 
 def decode(data: bytes) -> Any:

@@ -24,6 +24,7 @@ from rhythm.model import (
     NewSignal,
     StartResult,
     new_id,
+    new_ids,
 )
 from rhythm.tasks import Retry, Task
 
@@ -93,8 +94,11 @@ def _given(retry: Retry) -> dict[str, Any]:
     return {field: value for field, value in retry.as_dict().items() if value != []}
 
 
-def new_execution(start: Start, *, bytes_max: int = PAYLOAD_BYTES_MAX) -> NewExecution:
-    """The record of one start. Raises InvalidInput (or PayloadTooLarge) for what can never work."""
+def new_execution(start: Start, *, bytes_max: int = PAYLOAD_BYTES_MAX, fresh: uuid.UUID | None = None) -> NewExecution:
+    """The record of one start. Raises InvalidInput (or PayloadTooLarge) for what can never work.
+
+    ``fresh``: the id to use unless the start brings its own; default a new one.
+    """
     if isinstance(start.name, Task):
         name, kind = start.name.name, "task"
     else:
@@ -110,9 +114,9 @@ def new_execution(start: Start, *, bytes_max: int = PAYLOAD_BYTES_MAX) -> NewExe
         raise InvalidInput(f"inputs of {name!r} must be an object (a dict), not {type(inputs).__name__}")
     if kind is None and start.key is None and start.tags is None and _plain(start):
         queue = None if start.queue is None else check_name(start.queue, "queue")
-        return NewExecution(id=start.id or new_id(), name=name, inputs=data, queue=queue)
+        return NewExecution(id=start.id or fresh or new_id(), name=name, inputs=data, queue=queue)
     return NewExecution(
-        id=start.id or new_id(),
+        id=start.id or fresh or new_id(),
         name=name,
         kind=kind,
         inputs=data,
@@ -133,7 +137,11 @@ def new_execution(start: Start, *, bytes_max: int = PAYLOAD_BYTES_MAX) -> NewExe
 
 def new_executions(starts: Iterable[Start], *, bytes_max: int) -> list[list[NewExecution]]:
     """The records of many starts, all of them checked, in portions of one round trip each."""
-    records = [new_execution(start, bytes_max=bytes_max) for start in starts]
+    given = starts if isinstance(starts, list) else list(starts)
+    records = [
+        new_execution(start, bytes_max=bytes_max, fresh=fresh)
+        for start, fresh in zip(given, new_ids(len(given)), strict=True)
+    ]
     return [records[first : first + START_COUNT_MAX] for first in range(0, len(records), START_COUNT_MAX)]
 
 
