@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import json
+import os
+import re
 import shutil
 import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -19,10 +22,13 @@ EXAMPLE = ROOT / "examples" / "two-languages"
 COMMAND = str(ROOT / "node" / "dist" / "src" / "cli.js")
 
 
-def install(folder: Path) -> None:
-    """What `npm install` does with a package in a folder."""
+def install(folder: Path, *others: str) -> None:
+    """What `npm install` does with the package in a folder, and with others that its own tests use."""
     (folder / "node_modules").mkdir()
     (folder / "node_modules" / "rhythm-flow").symlink_to(ROOT / "node")
+    for name in others:
+        (folder / "node_modules" / name).parent.mkdir(exist_ok=True)
+        (folder / "node_modules" / name).symlink_to(ROOT / "node" / "node_modules" / name)
 
 
 @pytest.fixture
@@ -115,13 +121,42 @@ def test_the_quick_start_needs_no_python_of_the_users(embedded_project: Rhythm, 
     rhythm("init", "--node", code=0)
     install(rhythm.folder)
     processes.rhythm("dev", cwd=rhythm.folder).wait_for_output("worker ready")
-    url = rhythm("db", "url", code=0).out.strip()  # as the worker finds it, where the command is on the path
-    worker = processes.start(
-        ["node", COMMAND, "worker", "./tasks.js"], cwd=rhythm.folder, env={"RHYTHM_DATABASE_URL": url}
-    )
+    # it asks the command `rhythm`, which is on the path, for the database
+    path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
+    worker = processes.start(["node", COMMAND, "worker", "./tasks.js"], cwd=rhythm.folder, env={"PATH": path})
     worker.wait_for_output("worker ready")
 
     done = rhythm("start", "processOrder", "--inputs", '{"orderId": "o-1", "amount": 25}', "--wait", code=0)
 
     assert json.loads(done.out) == {"success": True, "txnId": "txn-o-1"}
     assert list(rhythm.folder.rglob("*.py")) == []
+
+
+def test_the_typescript_on_the_pages_compiles(tmp_path: Path) -> None:
+    install(tmp_path, "zod", "pg", "@types/node", "@types/pg")
+    given = 'import type { Client } from "rhythm-flow"\nimport type { Pool } from "pg"\n'
+    declared = "declare const pool: Pool, client: Client, orderId: string\n"
+    names = []
+    for page in ("docs/node.md", "node/README.md"):
+        for number, block in enumerate(re.findall(r"^```ts\n(.*?)^```", (ROOT / page).read_text(), re.M | re.S)):
+            names.append(f"{page.replace('/', '_')}_{number}.ts")
+            imports = re.findall(r"^import .*\n", block, re.M)
+            own = [name for name in ("task", "connect") if re.search(rf"\b{name}\(", block)]
+            if own and not any('"rhythm-flow"' in line for line in imports):
+                imports.append(f'import {{ {", ".join(own)} }} from "rhythm-flow"\n')
+            rest = re.sub(r"^import .*\n", "", block, flags=re.M)
+            needs = given + declared if "pool" in block else ""
+            text = "".join(imports) + needs + rest + "export {}\n"
+            (tmp_path / names[-1]).write_text(text)
+    options = {
+        "target": "ES2022", "lib": ["ES2023", "ESNext.Disposable"], "module": "NodeNext", "strict": True,
+        "noEmit": True, "skipLibCheck": True, "types": ["node"],
+    }  # fmt: skip
+    (tmp_path / "package.json").write_text('{"type": "module"}')
+    (tmp_path / "tsconfig.json").write_text(json.dumps({"compilerOptions": options, "files": names}))
+
+    compiler = ROOT / "node" / "node_modules" / ".bin" / "tsc"
+    done = subprocess.run([str(compiler), "-p", str(tmp_path)], capture_output=True, text=True, timeout=120)
+
+    assert len(names) >= 5
+    assert done.stdout == ""
