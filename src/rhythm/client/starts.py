@@ -7,9 +7,10 @@ import json
 import math
 import uuid
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, TypedDict
+
+import msgspec
 
 from rhythm import payloads
 from rhythm.durations import Duration, parse_seconds
@@ -55,8 +56,7 @@ class StartOptions(TypedDict, total=False):
     limit_key: str | None  #: What it counts for in the limits of keys of its queue, like a customer's id. Default none.
 
 
-@dataclass(frozen=True, slots=True)
-class Start:
+class Start(msgspec.Struct, frozen=True, gc=False):
     """One entry for ``start_many``: a name (or a task), its inputs, and the options of ``start`` (StartOptions)."""
 
     name: str | Task[..., Any]

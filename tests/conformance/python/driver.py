@@ -38,7 +38,7 @@ def start_of(entry: dict[str, Any]) -> rhythm.Start:
 
 
 def options_of(start: rhythm.Start) -> dict[str, Any]:
-    names = [name for name in rhythm.Start.__slots__ if name not in ("name", "inputs")]
+    names = [name for name in rhythm.Start.__struct_fields__ if name not in ("name", "inputs")]
     empty = rhythm.Start("x")
     return {name: getattr(start, name) for name in names if getattr(start, name) != getattr(empty, name)}
 
