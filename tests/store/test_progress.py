@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import uuid
+
 from rhythm.model import new_id
 from tests.store.bench import Bench
 
 
-async def progress(bench: Bench, *ids: object) -> list[bytes | None]:
-    return [info.progress for i in ids if (info := await bench.store.get(i)) is not None]  # type: ignore[arg-type]
+async def progress(bench: Bench, *ids: uuid.UUID) -> list[bytes | None]:
+    return [info.progress for i in ids if (info := await bench.store.get(i)) is not None]
 
 
 async def test_the_newest_progress_counts_with_its_time_and_stays_when_the_task_has_ended(bench: Bench) -> None:

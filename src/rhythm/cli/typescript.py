@@ -39,61 +39,59 @@ def declarations(shapes: Mapping[str, Shape]) -> str:
 
 def type_of(schema: Any) -> str:
     """The TypeScript type of a JSON Schema. Never raises."""
-    return _Writer(schema).type(schema, 0)
+    return _Writer().type(schema, {}, 0)
 
 
 class _Writer:
-    def __init__(self, whole: Any) -> None:
-        self.whole = whole
+    def __init__(self) -> None:
         self.left = PARTS_MAX
 
-    def type(self, schema: Any, depth: int) -> str:
+    def type(self, schema: Any, definitions: Mapping[str, Any], depth: int) -> str:
         self.left -= 1
         if not isinstance(schema, Mapping) or depth > DEPTH_MAX or self.left < 0:
             return "unknown"
-        definitions = {**_mapping(self.whole, "$defs"), **_mapping(schema, "$defs")}
+        if own := _mapping(schema, "$defs"):
+            definitions = {**definitions, **own}
         if "$ref" in schema:
             name = str(schema["$ref"]).rpartition("/")[2]
-            return self.type(definitions.get(name), depth + 1)
-        if schema.get("$defs") and schema is not self.whole:
-            return _Writer(schema).type(schema, depth)
+            return self.type(definitions.get(name), definitions, depth + 1)
         if "const" in schema:
             return _literal(schema["const"])
         if isinstance(schema.get("enum"), list) and schema["enum"]:
             return _union([_literal(value) for value in schema["enum"]])
         for keyword in ("anyOf", "oneOf"):
             if isinstance(schema.get(keyword), list) and schema[keyword]:
-                return _union([self.type(part, depth + 1) for part in schema[keyword]])
+                return _union([self.type(part, definitions, depth + 1) for part in schema[keyword]])
         kind = schema.get("type")
         if isinstance(kind, list):
-            return _union([self.type({**schema, "type": one}, depth + 1) for one in kind])
+            return _union([self.type({**schema, "type": one}, definitions, depth + 1) for one in kind])
         if kind == "object":
-            return self.object(schema, depth)
+            return self.object(schema, definitions, depth)
         if kind == "array":
-            return self.array(schema, depth)
+            return self.array(schema, definitions, depth)
         return _PLAIN.get(str(kind), "unknown")
 
-    def object(self, schema: Mapping[str, Any], depth: int) -> str:
+    def object(self, schema: Mapping[str, Any], definitions: Mapping[str, Any], depth: int) -> str:
         properties = _mapping(schema, "properties")
         others = schema.get("additionalProperties")
         if not properties:
             if schema.get("properties") is not None:
                 return "Record<string, never>" if others is False else "object"
-            value = self.type(others, depth + 1) if isinstance(others, Mapping) else "unknown"
+            value = self.type(others, definitions, depth + 1) if isinstance(others, Mapping) else "unknown"
             return f"Record<string, {value}>"
         required = schema.get("required")
         named = required if isinstance(required, list) else []
         fields = [
-            f"{_key(name)}{'' if name in named else '?'}: {self.type(part, depth + 1)}"
+            f"{_key(name)}{'' if name in named else '?'}: {self.type(part, definitions, depth + 1)}"
             for name, part in properties.items()
         ]
         return f"{{ {'; '.join(fields)} }}"
 
-    def array(self, schema: Mapping[str, Any], depth: int) -> str:
+    def array(self, schema: Mapping[str, Any], definitions: Mapping[str, Any], depth: int) -> str:
         first = schema.get("prefixItems")
         if isinstance(first, list) and first:
-            return f"[{', '.join(self.type(part, depth + 1) for part in first)}]"
-        item = self.type(schema.get("items"), depth + 1)
+            return f"[{', '.join(self.type(part, definitions, depth + 1) for part in first)}]"
+        item = self.type(schema.get("items"), definitions, depth + 1)
         return f"({item})[]" if " " in item else f"{item}[]"
 
 

@@ -58,9 +58,7 @@ def check(
     config = load({"app": app, "database_url": database_url})
     options.import_apps(config.app, config.project)
     names = {Path(path).stem for path in files}
-    inputs, outputs = _schemas() if config.app else (None, None)
-    if registered:
-        inputs = _registered(config) | (inputs or {})
+    inputs, outputs = _known_tasks(config, registered=registered)
     callees = Callees(inputs, names, outputs=outputs)
     failed = False
     unchecked = 0
@@ -108,14 +106,12 @@ def types(
 
     config = load({"app": app, "database_url": database_url})
     options.import_apps(config.app, config.project)
-    inputs, outputs = _schemas() if config.app else ({}, {})
-    if registered:
-        inputs = _registered(config) | inputs
+    inputs, outputs = _known_tasks(config, registered=registered)
     shapes = {}
     failed = False
     for path, source in files.items():
         failed = output.show_diagnostics(_errors(check_source(source, path)), {path: source}, as_json=False) or failed
-        shapes[Path(path).stem] = read_shape(source, path, inputs, outputs)
+        shapes[Path(path).stem] = read_shape(source, path, inputs or {}, outputs or {})
     if failed:
         raise typer.Exit(output.FAILED)
     text = declarations(shapes)
@@ -276,6 +272,12 @@ def _schemas() -> tuple[dict[str, Any], dict[str, Any]]:
         return {task.name: task.input_schema() for task in REGISTRY}, {t.name: t.output_schema() for t in REGISTRY}
     except TypeError as error:  # it names the task
         raise ConfigurationError(str(error)) from None
+
+
+def _known_tasks(config: Config, *, registered: bool) -> tuple[dict[str, Any] | None, dict[str, Any] | None]:
+    """Schemas of tasks' inputs and outputs by name, of the modules and of what workers registered. None: no task."""
+    inputs, outputs = _schemas() if config.app else (None, None)
+    return (_registered(config) | (inputs or {}) if registered else inputs), outputs
 
 
 def _registered(config: Config) -> dict[str, Any]:

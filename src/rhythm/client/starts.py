@@ -137,7 +137,7 @@ def new_execution(start: Start, *, bytes_max: int = PAYLOAD_BYTES_MAX, fresh: uu
 
 def new_executions(starts: Iterable[Start], *, bytes_max: int) -> list[list[NewExecution]]:
     """The records of many starts, all of them checked, in portions of one round trip each."""
-    given = starts if isinstance(starts, list) else list(starts)
+    given = list(starts)
     records = [
         new_execution(start, bytes_max=bytes_max, fresh=fresh)
         for start, fresh in zip(given, new_ids(len(given)), strict=True)

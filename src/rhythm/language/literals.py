@@ -140,7 +140,7 @@ def _object(node: nodes.ObjectExpression, depth: int) -> Known:
     members: dict[str, Member] = {}
     is_open = False
     for item in node.properties:
-        name = None if isinstance(item, nodes.SpreadElement) else _key(item)
+        name = None if isinstance(item, nodes.SpreadElement) else property_name(item)
         if isinstance(item, nodes.SpreadElement) or name is None:
             is_open = True  # what comes here may replace the value of any name before it
             for earlier, member in members.items():
@@ -153,7 +153,8 @@ def _object(node: nodes.ObjectExpression, depth: int) -> Known:
     return Known(node.start, node.end, "object", members=members, is_open=is_open)
 
 
-def _key(item: nodes.Property) -> str | None:
+def property_name(item: nodes.Property) -> str | None:
+    """The name of a property of an object literal; None when an expression gives it."""
     if isinstance(item.key, nodes.Identifier) and not item.computed:
         return join_surrogates(item.key.name)
     if isinstance(item.key, nodes.Literal) and isinstance(item.key.value, str):

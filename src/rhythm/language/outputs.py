@@ -59,7 +59,7 @@ def find_uses(file: nodes.File) -> list[Use]:
                 holders[node.id.binding] = _Holder(task)
             elif isinstance(node.id, nodes.ObjectPattern):
                 uses += _taken_apart(task, node.id)
-    targets = _targets(seen)
+    targets = find_targets(seen)
     for node in seen:
         if isinstance(node, nodes.Identifier) and node.binding in holders and node is not node.binding.declaration:
             holders[node.binding].references += 1
@@ -88,7 +88,11 @@ def _awaited_task(node: nodes.Node | None) -> str | None:
     """The name in ``await task("name", …)``."""
     if not isinstance(node, nodes.AwaitExpression) or not isinstance(node.argument, nodes.CallExpression):
         return None
-    call = node.argument
+    return task_name(node.argument)
+
+
+def task_name(call: nodes.CallExpression) -> str | None:
+    """The name in ``task("name", …)``; None when another function is called, or the name is not known."""
     if not isinstance(call.callee, nodes.Identifier) or call.callee.binding is not None or call.callee.name != "task":
         return None
     if not call.arguments or isinstance(call.arguments[0], nodes.SpreadElement):
@@ -107,8 +111,8 @@ def _taken_apart(task: str, pattern: nodes.ObjectPattern) -> list[Use]:
     return found
 
 
-def _targets(seen: list[nodes.Node]) -> set[int]:
-    """Members that are written, deleted or called: methods may change their object."""
+def find_targets(seen: list[nodes.Node]) -> set[int]:
+    """The ids of members that are written, deleted or called among these nodes: methods may change their object."""
     targets = set()
     for node in seen:
         if isinstance(node, nodes.AssignmentExpression):

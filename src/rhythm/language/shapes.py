@@ -16,7 +16,8 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 
 from rhythm.language import nodes
-from rhythm.language.literals import Known, read
+from rhythm.language.literals import Known, property_name, read
+from rhythm.language.outputs import find_targets, task_name
 from rhythm.language.reachability import never_goes_past
 
 Schema = Mapping[str, Any]
@@ -63,9 +64,11 @@ class _Finder:
         self.returns: list[nodes.ReturnStatement] = []
         self.found: dict[str, _Input] = {}
         self.parameter: nodes.Binding | None = None
+        seen: list[nodes.Node] = []
         todo: list[tuple[nodes.Node, bool]] = [(workflow, True)]  # a stack, since trees grow deep
         while todo:
             node, own = todo.pop()
+            seen.append(node)
             if isinstance(node, nodes.Identifier) and node.binding is not None:
                 self.references.setdefault(id(node.binding), []).append(node)
             if isinstance(node, nodes.ReturnStatement) and own:
@@ -74,6 +77,7 @@ class _Finder:
             for child in nodes.children(node):
                 self.parents[id(child)] = node
                 todo.append((child, own))
+        self.targets = find_targets(seen)
 
     def _references(self, binding: nodes.Binding) -> list[nodes.Identifier]:
         """Every use of a variable, in the order of the source; its declaration too."""
@@ -109,7 +113,7 @@ class _Finder:
         """Takes note of one use of the parameter. Returns whether it is only read there, by a name."""
         above = self.parents[id(use)]
         if isinstance(above, nodes.MemberExpression) and above.object is use:
-            if above.computed or not isinstance(above.property, nodes.Identifier) or self._is_target(above):
+            if above.computed or not isinstance(above.property, nodes.Identifier) or id(above) in self.targets:
                 return False
             self._note(above.property.name, above, maybe_missing=above.optional)
             return True
@@ -135,20 +139,6 @@ class _Finder:
             one.required = False
         if use is not None and not one.schema:
             one.schema = self._wanted(use) or {}
-
-    def _is_target(self, member: nodes.Expression) -> bool:
-        """Whether it is written, deleted or called as a method."""
-        above = self.parents[id(member)]
-        if isinstance(above, nodes.AssignmentExpression):
-            return id(above.left) == id(member)
-        if isinstance(above, nodes.CallExpression):
-            return above.callee is member
-        if isinstance(above, nodes.UnaryExpression):
-            return above.operator == "delete"
-        if isinstance(above, nodes.ForOfStatement | nodes.ForInStatement | nodes.AssignmentPattern):
-            return id(above.left) == id(member)
-        written = nodes.UpdateExpression | nodes.ArrayPattern | nodes.AssignmentProperty | nodes.RestElement
-        return isinstance(above, written)
 
     def _is_tested(self, use: nodes.Expression) -> bool:
         """Whether it is read where the workflow asks if it is there."""
@@ -176,7 +166,7 @@ class _Finder:
         call = self.parents[id(given)]
         if not isinstance(call, nodes.CallExpression) or len(call.arguments) < 2 or call.arguments[1] is not given:
             return None
-        task = _task_name(call)
+        task = task_name(call)
         schema = self.tasks.get(task) if task is not None else None
         properties = schema.get("properties") if isinstance(schema, Mapping) else None
         if not isinstance(properties, Mapping) or schema is None or not isinstance(item.key, nodes.Identifier):
@@ -213,7 +203,7 @@ class _Finder:
             both = [self._schema(node.consequent, depth + 1), self._schema(node.alternate, depth + 1)]
             return {} if not all(both) else both[0] if both[0] == both[1] else {"anyOf": both}
         if isinstance(node, nodes.AwaitExpression) and isinstance(node.argument, nodes.CallExpression):
-            return self.outputs.get(_task_name(node.argument) or "") or {}
+            return self.outputs.get(task_name(node.argument) or "") or {}
         if isinstance(node, nodes.Identifier) and (value := self._constant(node)) is not None:
             return self._schema(value, depth + 1)
         if isinstance(node, nodes.MemberExpression):
@@ -250,7 +240,7 @@ class _Finder:
         for use in self._references(binding):
             above = self.parents[id(use)]
             if isinstance(above, nodes.MemberExpression):
-                kept = above.object is use and not self._is_target(above)
+                kept = above.object is use and id(above) not in self.targets
             else:
                 kept = isinstance(above, nodes.ReturnStatement | nodes.Property | nodes.VariableDeclarator)
             if not kept:
@@ -260,25 +250,13 @@ class _Finder:
     def _object(self, node: nodes.ObjectExpression, depth: int) -> Schema:
         properties: dict[str, Schema] = {}
         for item in node.properties:
-            if isinstance(item, nodes.SpreadElement) or item.computed:
-                return {}  # it may bring a toJSON
-            key = item.key.name if isinstance(item.key, nodes.Identifier) else item.key.value  # type: ignore[attr-defined]
-            if key == "toJSON" or item.method:
-                return {}
-            properties[str(key)] = self._schema(item.value, depth + 1)
+            key = None if isinstance(item, nodes.SpreadElement) else property_name(item)
+            if isinstance(item, nodes.SpreadElement) or key is None or key == "toJSON" or item.method:
+                return {}  # what is spread, or named by an expression, may bring a toJSON
+            properties[key] = self._schema(item.value, depth + 1)
         # what may be undefined is left out of JSON
         required = [name for name, schema in properties.items() if schema]
         return {"type": "object", "properties": properties, "required": required, "additionalProperties": False}
-
-
-def _task_name(call: nodes.CallExpression) -> str | None:
-    callee = call.callee
-    if not isinstance(callee, nodes.Identifier) or callee.binding is not None or callee.name != "task":
-        return None
-    if not call.arguments or isinstance(call.arguments[0], nodes.SpreadElement):
-        return None
-    name = read(call.arguments[0]).value
-    return name if isinstance(name, str) else None
 
 
 def _with_definitions(schema: Any, whole: Schema) -> Schema | None:
