@@ -5,6 +5,7 @@
  * in flight go together in the next one; at low load a start leaves at once. Ids are minted here before anything is sent,
  * so a start whose answer was lost is repeated unchanged and cannot happen twice.
  */
+import { pause } from "./clock.js"
 import { connectConfig, type ConnectOptions, resolveUrl } from "./config.js"
 import { Database, type Row } from "./database.js"
 import { type Duration, parseMilliseconds } from "./durations.js"
@@ -265,24 +266,17 @@ export class Client implements AsyncDisposable {
     const records = Array.from(starts, (start) => newExecution(start.name, start.inputs, start, this.payloadBytesMax))
     const ids: string[] = []
     const { connection } = options
-    let before: Promise<void> = Promise.resolve()
     for (let first = 0; first < records.length; first += START_COUNT_MAX) {
       const portion = records.slice(first, first + START_COUNT_MAX)
-      // The next portion is sent when this one's answer has come; what it takes to prepare it happens meanwhile.
-      const call = async () => {
-        const results =
-          connection === undefined
-            ? await this.#repeat(() => this.#protocol.start(portion))
-            : await startOn(connection, portion)
-        results.forEach((result, index) => {
-          const record = portion[index]
-          if (record !== undefined) ids.push(startedId(record, result))
-        })
-      }
-      await before
-      before = call()
+      const results =
+        connection === undefined
+          ? await this.#repeat(() => this.#protocol.start(portion))
+          : await startOn(connection, portion)
+      results.forEach((result, index) => {
+        const record = portion[index]
+        if (record !== undefined) ids.push(startedId(record, result))
+      })
     }
-    await before
     return ids
   }
 
@@ -330,7 +324,7 @@ export class Client implements AsyncDisposable {
         return await call()
       } catch (error) {
         if (!(error instanceof DatabaseUnavailable) || attempt === REPEATS_MAX - 1) throw error
-        await new Promise((resolve) => setTimeout(resolve, 50 * 2 ** attempt))
+        await pause(50 * 2 ** attempt)
       }
     }
   }

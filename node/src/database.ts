@@ -8,6 +8,7 @@
  */
 import pg from "pg"
 
+import { pause } from "./clock.js"
 import {
   ConfigurationError,
   DatabaseUnavailable,
@@ -127,7 +128,7 @@ export class Database {
         return await this.#call(statement, values)
       } catch (error) {
         if (repeat < REPEATS_MAX && PASSING.has(stateOf(error) ?? "")) {
-          await new Promise((resolve) => setTimeout(resolve, Math.random() * 20 * 2 ** repeat))
+          await pause(Math.random() * 20 * 2 ** repeat)
         } else {
           throw translate(error, this.url)
         }

@@ -37,11 +37,8 @@ export interface Claim {
   readonly inputs: string
   readonly attempt: number
   readonly lost: number
-  readonly queue: string
   /** ms; 0: none */
   readonly timeout: number
-  /** ms since 1970 */
-  readonly createdAt: number
   readonly parentId: string | null
   readonly operation: number | null
   readonly key: string | null
@@ -149,7 +146,7 @@ const NO_COMMITS = [
   .join(", ")
 
 const CLAIM_COLUMNS =
-  "r.t_attempts, r.t_lost, r.t_names, r.t_queues, r.t_inputs, r.t_timeouts, r.t_created, r.t_extra, r.x_parents, " +
+  "r.t_attempts, r.t_lost, r.t_names, r.t_inputs, r.t_timeouts, r.t_extra, r.x_parents, " +
   "r.x_operations, r.x_keys, r.x_retry"
 
 const EXCHANGE: Statement = {
@@ -221,7 +218,6 @@ const START_AGAIN = call("start_again", "uuid uuid")
 /** The functions, on one database. */
 export class Protocol {
   readonly #names = new Map<number, string>()
-  readonly #queues = new Map<number, string>()
 
   constructor(readonly database: Database) {}
 
@@ -264,7 +260,6 @@ export class Protocol {
     ])
     const queueIds = row.o_queues as number[]
     const nameIds = row.o_names as number[]
-    queueIds.forEach((id, index) => this.#queues.set(id, queues[index] ?? ""))
     nameIds.forEach((id, index) => this.#names.set(id, tasks[index]?.name ?? ""))
     return { queues: queueIds, names: nameIds, conflicts: row.o_conflicts as string[] }
   }
@@ -371,13 +366,11 @@ export class Protocol {
   }
 
   #claims(row: Row, ids: readonly string[], token: (id: string, index: number) => readonly [number, number]): Claim[] {
-    const [attempts, names, queues, inputs, timeouts, created] = [
+    const [attempts, names, inputs, timeouts] = [
       row.t_attempts as number[],
       row.t_names as number[],
-      row.t_queues as number[],
       row.t_inputs as string[],
       row.t_timeouts as (number | null)[],
-      row.t_created as number[],
     ]
     const lost = row.t_lost as number[] | null
     const extra = new Map<number, number>()
@@ -400,9 +393,7 @@ export class Protocol {
         inputs: payloadText(inputs[index] ?? ""),
         attempt: attempts[index] ?? 1,
         lost: lost?.[index] ?? 0,
-        queue: this.#queues.get(queues[index] ?? 0) ?? "",
         timeout: timeouts[index] ?? 0,
-        createdAt: created[index] ?? 0,
         parentId: x === undefined ? null : (parents[x] ?? null),
         operation: x === undefined ? null : (operations[x] ?? null),
         key: x === undefined ? null : (keys[x] ?? null),

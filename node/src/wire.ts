@@ -24,90 +24,72 @@ export const JSON_CODEC = 1
 
 type Nullable<T> = readonly (T | null)[]
 
-function begun(oid: number, values: Nullable<unknown>, bytes: number): Buffer {
-  const buffer = Buffer.allocUnsafe((values.length ? HEADER : EMPTY_HEADER) + bytes)
+/** An array; `sizeOf` gives the bytes of an element, `write` writes them. */
+function array<T>(
+  oid: number,
+  values: Nullable<T>,
+  sizeOf: (value: T) => number,
+  write: (buffer: Buffer, value: T, at: number) => void,
+): Buffer {
+  let bytes = values.length ? HEADER : EMPTY_HEADER
+  for (const value of values) bytes += 4 + (value === null ? 0 : sizeOf(value))
+  const buffer = Buffer.allocUnsafe(bytes)
   buffer.writeInt32BE(values.length ? 1 : 0, 0)
   buffer.writeInt32BE(values.includes(null) ? 1 : 0, 4)
   buffer.writeInt32BE(oid, 8)
-  if (values.length) {
-    buffer.writeInt32BE(values.length, 12)
-    buffer.writeInt32BE(1, 16)
-  }
-  return buffer
-}
-
-function fixed<T>(
-  oid: number,
-  size: number,
-  values: Nullable<T>,
-  write: (buffer: Buffer, value: T, at: number) => void,
-): Buffer {
-  let bytes = 4 * values.length
-  for (const value of values) if (value !== null) bytes += size
-  const buffer = begun(oid, values, bytes)
+  if (values.length === 0) return buffer
+  buffer.writeInt32BE(values.length, 12)
+  buffer.writeInt32BE(1, 16)
   let at = HEADER
   for (const value of values) {
-    if (value === null) {
-      buffer.writeInt32BE(-1, at)
-      at += 4
-    } else {
-      buffer.writeInt32BE(size, at)
-      write(buffer, value, at + 4)
-      at += 4 + size
-    }
-  }
-  return buffer
-}
-
-function texts(oid: number, values: Nullable<string>, encoding: "latin1" | "utf8", codec?: number): Buffer {
-  const before = codec === undefined ? 0 : 1
-  let bytes = 4 * values.length
-  for (const value of values) {
-    if (value !== null) bytes += before + (encoding === "latin1" ? value.length : Buffer.byteLength(value))
-  }
-  const buffer = begun(oid, values, bytes)
-  let at = HEADER
-  for (const value of values) {
-    if (value === null) {
-      buffer.writeInt32BE(-1, at)
-      at += 4
-      continue
-    }
-    if (codec !== undefined) buffer[at + 4] = codec
-    const size = before + buffer.write(value, at + 4 + before, encoding)
+    const size = value === null ? -1 : sizeOf(value)
     buffer.writeInt32BE(size, at)
-    at += 4 + size
+    at += 4
+    if (value === null) continue
+    write(buffer, value, at)
+    at += size
   }
   return buffer
 }
+
+const two = (): number => 2
+const four = (): number => 4
+const eight = (): number => 8
+const sixteen = (): number => 16
 
 /** smallint[] */
-export const int2s = (values: Nullable<number>): Buffer => fixed(INT2, 2, values, (b, v, at) => b.writeInt16BE(v, at))
+export const int2s = (values: Nullable<number>): Buffer => array(INT2, values, two, (b, v, at) => b.writeInt16BE(v, at))
 /** integer[] */
-export const int4s = (values: Nullable<number>): Buffer => fixed(INT4, 4, values, (b, v, at) => b.writeInt32BE(v, at))
+export const int4s = (values: Nullable<number>): Buffer => array(INT4, values, four, (b, v, at) => b.writeInt32BE(v, at))
 /** bigint[], of safe integers */
 export const int8s = (values: Nullable<number>): Buffer =>
-  fixed(INT8, 8, values, (b, v, at) => {
+  array(INT8, values, eight, (b, v, at) => {
     b.writeInt32BE(Math.floor(v / TWO_TO_32), at)
     b.writeUInt32BE(v - Math.floor(v / TWO_TO_32) * TWO_TO_32, at + 4)
   })
 /** double precision[] */
 export const float8s = (values: Nullable<number>): Buffer =>
-  fixed(FLOAT8, 8, values, (b, v, at) => b.writeDoubleBE(v, at))
+  array(FLOAT8, values, eight, (b, v, at) => b.writeDoubleBE(v, at))
 /** uuid[] */
 export const uuids = (values: Nullable<string>): Buffer =>
-  fixed(UUID, 16, values, (b, v, at) => b.write(v.replaceAll("-", ""), at, "hex"))
+  array(UUID, values, sixteen, (b, v, at) => b.write(v.replaceAll("-", ""), at, "hex"))
 /** text[]; nothing with U+0000 or lone surrogates */
-export const textArray = (values: Nullable<string>): Buffer => texts(TEXT, values, "utf8")
+export const textArray = (values: Nullable<string>): Buffer =>
+  array(TEXT, values, (text) => Buffer.byteLength(text), (b, v, at) => b.write(v, at))
 /** bytea[] of payloads, which are ASCII, with their codec byte in front */
-export const payloads = (values: Nullable<string>): Buffer => texts(BYTEA, values, "latin1", JSON_CODEC)
+export const payloads = (values: Nullable<string>): Buffer =>
+  array(BYTEA, values, (text) => 1 + text.length, writePayload)
 
 /** One payload with its codec byte. */
 export function payload(text: string): Buffer {
   const buffer = Buffer.allocUnsafe(1 + text.length)
-  buffer[0] = JSON_CODEC
-  buffer.write(text, 1, "latin1")
+  writePayload(buffer, text, 0)
   return buffer
+}
+
+function writePayload(buffer: Buffer, text: string, at: number): void {
+  buffer[at] = JSON_CODEC
+  buffer.write(text, at + 1, "latin1")
 }
 
 /** The text of a stored payload, which the driver gives in hexadecimal. Throws RangeError for a codec of a later release. */

@@ -17,7 +17,7 @@ import { z } from "zod"
 
 import { logConfig, parseSetting, workerConfig } from "../src/config.js"
 import { prepareSchema } from "../src/schema.js"
-import { monotonic } from "../src/worker/clock.js"
+import { monotonic } from "../src/clock.js"
 import { failurePayload } from "../src/worker/failures.js"
 import { Held } from "../src/worker/held.js"
 import { Lane } from "../src/worker/lane.js"
@@ -31,9 +31,7 @@ const held = (): Held =>
     inputs: "{}",
     attempt: 1,
     lost: 0,
-    queue: "q",
     timeout: 0,
-    createdAt: 0,
     parentId: null,
     operation: null,
     key: null,

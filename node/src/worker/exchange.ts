@@ -27,7 +27,7 @@ import { DatabaseUnavailable, IncarnationDead } from "../errors.js"
 import type { Logger } from "../logging.js"
 import { encode } from "../payloads.js"
 import { CLAIM_COUNT_MAX, type Claim, type ExchangeResult, FAILED_FOR_GOOD, HANDED_BACK, type Protocol } from "../protocol.js"
-import { monotonic, pause, turn, Wake } from "./clock.js"
+import { monotonic, pause, turn, Wake } from "../clock.js"
 import { type Ended, Held, isFailure, reportOf } from "./held.js"
 import type { Heartbeat } from "./heartbeat.js"
 import type { Lane } from "./lane.js"
@@ -304,8 +304,8 @@ export class Exchange {
         epoch: this.#epoch,
         reports: [
           ...reports.map(reportOf),
-          ...backs.map((held) => reportOf({ held, action: HANDED_BACK, payload: "", retryAfter: null })),
-        ].map((report) => (report.action === HANDED_BACK ? { ...report, payload: null } : report)),
+          ...backs.map((held) => reportOf({ held, action: HANDED_BACK, payload: null, retryAfter: null })),
+        ],
         queues: this.queues,
         names: this.names,
         limit: wanted.limit,
@@ -406,7 +406,7 @@ export class Exchange {
       return
     }
     const { held } = ended
-    if (isFailure(ended) && ended.payload.startsWith(`{"name":"${REFUSED}"`)) {
+    if (isFailure(ended) && ended.payload?.startsWith(`{"name":"${REFUSED}"`)) {
       // It stays held, and is handed back when this worker drains: running it again here would end the same way.
       this.logger.error(`its failure cannot be stored either: ${why}`, { execution_id: held.claim.id })
       return

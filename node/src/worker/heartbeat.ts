@@ -8,7 +8,7 @@
 import { Worker as Thread } from "node:worker_threads"
 
 import type { Level, Logger } from "../logging.js"
-import { monotonic } from "./clock.js"
+import { monotonic } from "../clock.js"
 
 const BEATS_PER_TIMEOUT = 6
 /** Places in the shared memory: numbers of ms by the monotonic clock. */

@@ -4,7 +4,7 @@ import { parentPort, workerData } from "node:worker_threads"
 import { Backoff, Database } from "../database.js"
 import { IncarnationDead } from "../errors.js"
 import { Protocol } from "../protocol.js"
-import { monotonic, pause } from "./clock.js"
+import { monotonic, pause } from "../clock.js"
 import { CONFIRMED_AT, type Message, type ThreadData, TURNED_AT } from "./heartbeat.js"
 
 const { url, pooler, incarnation, interval, stallTimeout, shared } = workerData as ThreadData

@@ -31,7 +31,8 @@ export class Held {
 export interface Ended {
   held: Held
   action: number
-  payload: string
+  /** JSON; null: it is handed back */
+  payload: string | null
   retryAfter: number | null
 }
 

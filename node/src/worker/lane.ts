@@ -8,7 +8,7 @@
  * A task that has timed out, and does not heed its signal, no longer takes a place; but at most `width` such tasks may
  * still be at it, and further ones keep theirs.
  */
-import { monotonic } from "./clock.js"
+import { monotonic } from "../clock.js"
 import type { Held } from "./held.js"
 
 const WAITING_MAX = 1_000 // tasks claimed and not begun

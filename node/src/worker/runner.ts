@@ -28,7 +28,7 @@ import { CANCELLED, type Claim, COMPLETED, FAILED, FAILED_FOR_GOOD } from "../pr
 import { isRetryable, type Policy } from "../retry.js"
 import type { Validate } from "../schema.js"
 import { type AnyTask, TaskContext } from "../task.js"
-import { monotonic } from "./clock.js"
+import { monotonic } from "../clock.js"
 import { describe, failurePayload } from "./failures.js"
 import type { Ended, Held } from "./held.js"
 import type { Lane } from "./lane.js"
