@@ -249,6 +249,14 @@ async def another_session(bench: Bench) -> AsyncIterator[asyncpg.Connection]:
         await connection.close()
 
 
+async def always_look(bench: Bench) -> None:
+    """Marks are looked for however little a claim has walked, and are never thought needless."""
+    await bench.raw.execute(
+        "create or replace function rhythm.walk_limit() returns bigint language sql immutable "
+        "as 'select -100000000::bigint'"
+    )
+
+
 async def waiting_for_locks(bench: Bench, count: int) -> None:
     """Returns when so many sessions of this database wait for a lock. Raises TimeoutError after half a minute."""
     query = "select count(*) from pg_stat_activity where datname = current_database() and wait_event_type = 'Lock'"

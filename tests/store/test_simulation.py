@@ -46,12 +46,13 @@ from rhythm.model import (
     new_id,
 )
 from rhythm.store.marshal import MEMBERS_BITS, SINGLE
-from tests.store.bench import ERROR, Bench, Worker, another_session
+from tests.store.bench import ERROR, Bench, Worker, always_look, another_session
 from tests.store.model import HEARTBEAT_SECONDS, Model
 
 REGRESSIONS = (11, 26)  #: seeds that once failed
 SEEDS = [*range(int(os.environ.get("RHYTHM_SIMULATE_SEEDS", "6"))), *REGRESSIONS]
 LIMITED_SEEDS = range(100, 100 + max(4, int(os.environ.get("RHYTHM_SIMULATE_SEEDS", "0"))))
+MARKED_SEEDS = range(200, 200 + max(2, int(os.environ.get("RHYTHM_SIMULATE_SEEDS", "0"))))
 STEPS = 3  #: of each workflow
 WIDTH = 3  #: most children of a step
 TASK = TaskRegistration("work", retries=2, retry={"initial": 1, "factor": 1, "max": 1, "jitter": 0})
@@ -461,6 +462,25 @@ async def test_a_random_schedule_ends_as_it_should(bench: Bench, seed: int) -> N
     assert len(simulation.flows) > 5
 
 
+@pytest.mark.parametrize("seed", MARKED_SEEDS)
+async def test_a_random_schedule_with_marks_ends_as_it_should(bench: Bench, seed: int) -> None:
+    await always_look(bench)
+    await bench.publish("order")
+    simulation = Simulation(bench, seed, Model(bench.now), limited=bool(seed % 2))
+    for _ in range(3):
+        await simulation.join()
+    for _ in range(300):
+        await simulation.event()
+        assert [] == await simulation.model.differences(bench)
+        assert [] == await bench.store.breaches()
+    noted = await bench.raw.fetchval("select count(*) from rhythm.marks where seqs <> '{}'")
+    await simulation.finish()
+    assert [] == await simulation.model.differences(bench)
+    await simulation.check()
+
+    assert noted > 0
+
+
 @pytest.mark.parametrize("seed", LIMITED_SEEDS)
 async def test_a_random_schedule_with_limits_keeps_them_and_ends_as_it_should(bench: Bench, seed: int) -> None:
     await bench.publish("order")
@@ -480,8 +500,13 @@ async def test_a_random_schedule_with_limits_keeps_them_and_ends_as_it_should(be
     assert len(simulation.flows) > 5
 
 
-@pytest.mark.parametrize(("seed", "limited"), [*((seed, False) for seed in range(10, 14)), (14, True), (15, True)])
-async def test_players_at_once_on_one_database(bench: Bench, seed: int, limited: bool) -> None:
+@pytest.mark.parametrize(
+    ("seed", "limited", "marked"),
+    [*((seed, False, seed % 2 == 0) for seed in range(10, 14)), (14, True, False), (15, True, True)],
+)
+async def test_players_at_once_on_one_database(bench: Bench, seed: int, limited: bool, marked: bool) -> None:
+    if marked:
+        await always_look(bench)
     await bench.publish("order")
     model = mock.create_autospec(Model, instance=True, seen_at={})
     simulation = Simulation(bench, seed, model, breaks=True, limited=limited)
@@ -495,6 +520,8 @@ async def test_players_at_once_on_one_database(bench: Bench, seed: int, limited:
             what = rng.random()
             if what < 0.1:
                 await simulation.start(rng)
+            elif marked and what > 0.99:
+                await bench.raw_call("update rhythm.clock set frozen_at = frozen_at + interval '1 s'")
             elif limited and what > 0.97:
                 await simulation.limit(rng)
             elif what < 0.25:

@@ -38,6 +38,7 @@ FUNCTION_FILES = (
     "workflows",
     "logs",
     "progress",
+    "marks",
     "claims",
     "gates",
     "exchange",

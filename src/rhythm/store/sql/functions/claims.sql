@@ -97,11 +97,17 @@ declare
   v_name integer;
   v_locked bigint;
   v_wanted bigint;
+  v_walked bigint;
+  v_due boolean;
 begin
   if exists (select from rhythm.queues q where q.id = p_queue and q.paused) then
     return;
   end if;
-  if cardinality(p_names) = 1 then
+  v_walked := rhythm.walked();
+  if rhythm.has_marks(p_queue) then
+    select f.o_rows, f.o_size, f.o_due into o_rows, o_size, v_due
+      from rhythm.find_ready_by_marks(p_queue, p_names, p_limit, p_bytes) f;
+  elsif cardinality(p_names) = 1 then
     v_name := p_names[1];
     select array_agg(s.row), sum(s.size) into o_rows, o_size
       from (select c.row, c.size, sum(c.size) over (rows unbounded preceding) - c.size as before
@@ -138,6 +144,89 @@ begin
         exit when o_size >= p_bytes;
       end loop;
     end if;
+  end if;
+  if v_due or rhythm.walked() - v_walked - p_limit * (cardinality(p_names) + 2) > rhythm.walk_limit() then
+    perform rhythm.note_marks(p_queue, p_names);
+  end if;
+end $$;
+
+-- The same in a queue with marks: the rows come from the ranges above them, and from those that have returned. Internal.
+-- Returns also whether it is time to walk the whole index. Raises nothing.
+create or replace function rhythm.find_ready_by_marks(
+  p_queue integer, p_names integer[], p_limit integer, p_bytes bigint, out o_rows tid[], out o_size bigint, out o_due boolean)
+language plpgsql as $$
+declare
+  l record;
+  v_lane record;
+  v_locked bigint;
+  v_wanted bigint;
+begin
+  l := rhythm.lanes(p_queue, p_names);
+  o_due := l.o_due;
+  -- How many of each lane (fresh: from 1; returned: down from -1) stand among the first is found without locks.
+  with fresh as materialized (
+    select u.* from unnest(l.o_names, l.o_from_ranks, l.o_from_seqs, l.o_to_ranks, l.o_to_seqs) with ordinality
+      u(name_id, from_rank, from_seq, to_rank, to_seq, lane)),
+  returned as materialized (
+    select u.id as name_id, -u.position as lane from unnest(p_names) with ordinality u(id, position)),
+  first as (
+    select s.lane from (
+      select f.lane, r.priority_rank, r.seq from fresh f cross join lateral (
+        select r.priority_rank, r.seq from rhythm.ready r
+          where r.queue_id = p_queue and r.name_id = f.name_id and r.lost = 0 and r.returned_seq is null
+            and (r.priority_rank, r.seq) >= (f.from_rank, f.from_seq) and (r.priority_rank, r.seq) < (f.to_rank, f.to_seq)
+          order by r.priority_rank, r.seq limit p_limit) r
+      union all
+      select b.lane, r.priority_rank, r.returned_seq from returned b cross join lateral (
+        select r.priority_rank, r.returned_seq from rhythm.ready r
+          where r.queue_id = p_queue and r.name_id = b.name_id and r.lost = 0 and r.returned_seq is not null
+          order by r.priority_rank, r.returned_seq limit p_limit) r) s
+      order by s.priority_rank, s.seq limit p_limit),
+  shares as materialized (select f.lane, count(*) as count from first f group by f.lane),
+  locked as (
+    select r.* from shares h join fresh f on f.lane = h.lane cross join lateral (
+      select r.ctid as row, r.size::bigint as size, r.priority_rank, r.seq from rhythm.ready r
+        where r.queue_id = p_queue and r.name_id = f.name_id and r.lost = 0 and r.returned_seq is null
+          and (r.priority_rank, r.seq) >= (f.from_rank, f.from_seq) and (r.priority_rank, r.seq) < (f.to_rank, f.to_seq)
+        order by r.priority_rank, r.seq limit h.count for update skip locked) r
+    union all
+    select r.* from shares h join returned b on b.lane = h.lane cross join lateral (
+      select r.ctid, r.size::bigint, r.priority_rank, r.returned_seq from rhythm.ready r
+        where r.queue_id = p_queue and r.name_id = b.name_id and r.lost = 0 and r.returned_seq is not null
+        order by r.priority_rank, r.returned_seq limit h.count for update skip locked) r)
+  select array_agg(s.row) filter (where s.before < p_bytes), sum(s.size) filter (where s.before < p_bytes), count(*),
+         (select sum(h.count) from shares h)
+    into o_rows, o_size, v_locked, v_wanted
+    from (select k.row, k.size, sum(k.size) over (order by k.priority_rank, k.seq rows unbounded preceding) - k.size as before
+          from locked k) s;
+  -- Others were there first: take what they have left, lane by lane.
+  if v_locked < v_wanted and coalesce(o_size, 0) < p_bytes then
+    for v_lane in
+      select false as returned, u.* from unnest(l.o_names, l.o_from_ranks, l.o_from_seqs, l.o_to_ranks, l.o_to_seqs)
+        u(name_id, from_rank, from_seq, to_rank, to_seq)
+      union all
+      select true, u.id, null, null, null, null from unnest(p_names) u(id)
+    loop
+      exit when coalesce(cardinality(o_rows), 0) >= p_limit;
+      if v_lane.returned then
+        select o_rows || array_agg(c.row), coalesce(o_size, 0) + coalesce(sum(c.size), 0) into o_rows, o_size
+          from (select r.ctid as row, r.size from rhythm.ready r
+                where r.queue_id = p_queue and r.name_id = v_lane.name_id and r.lost = 0 and r.returned_seq is not null
+                  and r.ctid <> all(coalesce(o_rows, '{}'))
+                order by r.priority_rank, r.returned_seq limit p_limit - coalesce(cardinality(o_rows), 0)
+                for update skip locked) c;
+      else
+        select o_rows || array_agg(c.row), coalesce(o_size, 0) + coalesce(sum(c.size), 0) into o_rows, o_size
+          from (select r.ctid as row, r.size from rhythm.ready r
+                where r.queue_id = p_queue and r.name_id = v_lane.name_id and r.lost = 0 and r.returned_seq is null
+                  and (r.priority_rank, r.seq) >= (v_lane.from_rank, v_lane.from_seq)
+                  and (r.priority_rank, r.seq) < (v_lane.to_rank, v_lane.to_seq)
+                  and r.ctid <> all(coalesce(o_rows, '{}'))
+                order by r.priority_rank, r.seq limit p_limit - coalesce(cardinality(o_rows), 0)
+                for update skip locked) c;
+      end if;
+      exit when o_size >= p_bytes;
+    end loop;
   end if;
 end $$;
 

@@ -81,8 +81,8 @@ begin
     on conflict (id) do update set next_number = excluded.next_number, unread_signals = excluded.unread_signals,
       suspended = excluded.suspended, wake_remaining = excluded.wake_remaining),
   woken as (
-    insert into rhythm.ready (queue_id, name_id, priority_rank, lost, seq, attempts, size, id)
-    select b.queue_id, 0, b.priority_rank, 0, b.seq, 0, b.claim_size, b.id from before b where b.woken)
+    insert into rhythm.ready (queue_id, name_id, priority_rank, lost, seq, returned_seq, attempts, size, id)
+    select b.queue_id, 0, b.priority_rank, 0, b.seq, b.seq, 0, b.claim_size, b.id from before b where b.woken)
   select array_agg(distinct b.queue_id) into v_queues from before b where b.woken;
   return v_queues;
 end $$;

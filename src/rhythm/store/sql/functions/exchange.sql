@@ -202,11 +202,12 @@ begin
   end if;
   o_check_again := rhythm.set_idle(p_incarnation, p_queues, p_idle and t_ids is null and w_ids is null)
     or v_more;
-  if v_queues is not null and exists (select from rhythm.ready r where r.queue_id = any(v_queues)) then
-    perform rhythm.notify_idle(v_queues);
-    o_check_again := o_check_again or exists (
-      select from rhythm.ready r
-        where r.queue_id = any(v_queues) and r.queue_id = any(p_queues) and r.name_id = any(p_names || 0));
+  if v_queues is not null then
+    if exists (select from rhythm.idle) and rhythm.has_ready(v_queues, null) then
+      perform rhythm.notify_idle(v_queues);
+    end if;
+    o_check_again := o_check_again or rhythm.has_ready(
+      array(select u.id from unnest(v_queues) u(id) where u.id = any(p_queues)), p_names || 0);
   end if;
   if v_queues is not null then                    -- places that came free and were not taken at once
     v_queues := array(select q.id from rhythm.queues q where q.limited and q.id = any(v_queues) and q.id <> all(v_full)
@@ -418,7 +419,9 @@ begin
   for b in 1 .. coalesce(cardinality(p_batches), 0) loop
     v_first := v_last + 1;
     v_last := v_last + p_batch_counts[b];
-    delete from rhythm.claims c where c.id = p_batches[b] and c.incarnation = p_incarnation and not c.single
+    -- "not distinct": found by the id, never by the incarnation, which may hold many
+    delete from rhythm.claims c
+      where c.id = p_batches[b] and c.incarnation is not distinct from p_incarnation and not c.single
       returning c.ids, c.attempts, c.lost, c.started_at, c.family, c.gated
       into v_ids, v_attempts, v_lost, v_started, v_family, v_gated;
     if not found then

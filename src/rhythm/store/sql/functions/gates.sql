@@ -498,8 +498,8 @@ begin
       select d.ctid from rhythm.gated d where d.queue_id = p_queue
         order by d.name_id, d.limit_key, d.priority_rank, d.seq limit p_limit for update skip locked))
     returning d.*)
-  insert into rhythm.ready (queue_id, name_id, priority_rank, lost, seq, attempts, size, id)
-    select g.queue_id, g.name_id, g.priority_rank, g.lost, g.seq, g.attempts, g.size, g.id from gone g;
+  insert into rhythm.ready (queue_id, name_id, priority_rank, lost, seq, returned_seq, attempts, size, id)
+    select g.queue_id, g.name_id, g.priority_rank, g.lost, g.seq, g.seq, g.attempts, g.size, g.id from gone g;
   get diagnostics v_count = row_count;
   return v_count;
 end $$;

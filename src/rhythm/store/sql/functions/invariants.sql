@@ -31,6 +31,15 @@ language sql stable as $$
     where (r.queue_id, r.priority_rank, r.seq) is distinct from (e.queue_id, (-e.priority)::smallint, e.seq)
        or r.name_id <> case when e.definition_id is null then e.name_id else 0 end
   union all
+  select 'I1', r.id, 'stands in ready below a mark, where no claim finds it'
+    from (select distinct on (m.queue_id, m.name_id) m.* from rhythm.marks m order by m.queue_id, m.name_id, m.number desc) m
+    cross join unnest(m.ranks, m.seqs) u(rank, seq)
+    join rhythm.ready r on r.queue_id = m.queue_id and r.name_id = m.name_id and r.priority_rank = u.rank and r.seq < u.seq
+    where r.returned_seq is null and m.server_started_at = pg_postmaster_start_time() and m.doubtful = '{}'
+  union all
+  select 'I3', r.id, 'has returned to ready with another age than it has'
+    from rhythm.ready r where r.returned_seq <> r.seq
+  union all
   select 'I3', d.id, 'stands at a gate with other queue, name, limit key, priority or age than it has'
     from rhythm.gated d join rhythm.executions e on e.id = d.id
     where (d.queue_id, d.limit_key, d.priority_rank, d.seq) is distinct from

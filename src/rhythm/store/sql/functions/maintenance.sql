@@ -115,8 +115,8 @@ begin
         order by d.available_at, d.id limit p_limit for update skip locked))
     returning l.queue_id, l.name_id, l.priority_rank, l.lost, l.seq, l.attempts, l.size, l.id),
   moved as (
-    insert into rhythm.ready (queue_id, name_id, priority_rank, lost, seq, attempts, size, id)
-    select d.queue_id, d.name_id, d.priority_rank, d.lost, d.seq, d.attempts, d.size, d.id
+    insert into rhythm.ready (queue_id, name_id, priority_rank, lost, seq, returned_seq, attempts, size, id)
+    select d.queue_id, d.name_id, d.priority_rank, d.lost, d.seq, d.seq, d.attempts, d.size, d.id
       from due d where d.queue_id <> all(v_limited))
   select count(*), array_agg(distinct d.queue_id), array_agg(d.id) filter (where d.queue_id = any(v_limited)),
          array_agg(d.attempts) filter (where d.queue_id = any(v_limited)),
@@ -322,22 +322,25 @@ begin
   update rhythm.names n set seen_at = p_now where n.id in (
     select n.id from rhythm.names n where n.id = any(v_known) and n.seen_at < p_now - interval '20 s'
       order by n.id for update skip locked);
-  with recursive present as (
-    (select r.queue_id, r.name_id from rhythm.ready r order by r.queue_id, r.name_id limit 1)
-    union all
-    select n.queue_id, n.name_id from present p cross join lateral (
-      select r.queue_id, r.name_id from rhythm.ready r
-        where (r.queue_id, r.name_id) > (p.queue_id, p.name_id) order by r.queue_id, r.name_id limit 1) n),
-  present_at_gates as (
-    (select d.queue_id, d.name_id from rhythm.gated d order by d.queue_id, d.name_id limit 1)
-    union all
-    select n.queue_id, n.name_id from present_at_gates p cross join lateral (
-      select d.queue_id, d.name_id from rhythm.gated d
-        where (d.queue_id, d.name_id) > (p.queue_id, p.name_id) order by d.queue_id, d.name_id limit 1) n)
-  select array_agg(distinct p.name_id) into v_names
-    from (select * from present union select * from present_at_gates) p join rhythm.names n on n.id = p.name_id
-    where n.kind = 1 and n.id <> all(v_known) and n.seen_at < p_now - interval '60 s';
-  if v_names is not null then
+  v_names := array(select n.id from rhythm.names n
+    where n.kind = 1 and n.id <> all(v_known) and n.seen_at < p_now - interval '60 s');
+  if v_names <> '{}' then
+    with recursive present as (
+      (select r.queue_id, r.name_id from rhythm.ready r order by r.queue_id, r.name_id limit 1)
+      union all
+      select n.queue_id, n.name_id from present p cross join lateral (
+        select r.queue_id, r.name_id from rhythm.ready r
+          where (r.queue_id, r.name_id) > (p.queue_id, p.name_id) order by r.queue_id, r.name_id limit 1) n),
+    present_at_gates as (
+      (select d.queue_id, d.name_id from rhythm.gated d order by d.queue_id, d.name_id limit 1)
+      union all
+      select n.queue_id, n.name_id from present_at_gates p cross join lateral (
+        select d.queue_id, d.name_id from rhythm.gated d
+          where (d.queue_id, d.name_id) > (p.queue_id, p.name_id) order by d.queue_id, d.name_id limit 1) n)
+    select array_agg(distinct p.name_id) into v_names
+      from (select * from present union select * from present_at_gates) p where p.name_id = any(v_names);
+  end if;
+  if v_names <> '{}' then
     with gone as (
       delete from rhythm.ready r where r.ctid = any(array(
         select r.ctid from unnest(v_names) n(id) cross join rhythm.queues q

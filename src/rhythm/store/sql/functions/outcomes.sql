@@ -18,8 +18,8 @@ begin
       cross join lateral (select * from rhythm.executions e where e.id = u.id offset 0) e
       left join lateral (select w.size from rhythm.waits w where w.id = u.id offset 0) w on true),
   moved as (
-    insert into rhythm.ready (queue_id, name_id, priority_rank, lost, seq, attempts, size, id)
-    select g.queue_id, g.name_id, -g.priority, g.lost, g.seq, g.attempts, g.size, g.id from given g where not g.limited)
+    insert into rhythm.ready (queue_id, name_id, priority_rank, lost, seq, returned_seq, attempts, size, id)
+    select g.queue_id, g.name_id, -g.priority, g.lost, g.seq, g.seq, g.attempts, g.size, g.id from given g where not g.limited)
   select array_agg(distinct g.queue_id), array_agg(g.id) filter (where g.limited),
          array_agg(g.attempts) filter (where g.limited), array_agg(g.lost) filter (where g.limited)
     into v_queues, v_gated, v_attempts, v_lost from given g;
@@ -140,7 +140,8 @@ begin
     raise exception 'the transaction of task % was ended by the task itself', p_id using errcode = '25000';
   end if;
   delete from rhythm.claims c
-    where c.id = p_claim and c.single and c.incarnation = p_incarnation and c.ids[1] = p_id returning * into v_claim;
+    where c.id = p_claim and c.single and c.incarnation is not distinct from p_incarnation and c.ids[1] = p_id
+    returning * into v_claim;
   if not found then
     raise exception 'claim % is not held any more', p_claim using errcode = 'RH002';
   end if;

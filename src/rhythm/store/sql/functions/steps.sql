@@ -37,7 +37,7 @@ begin
     select q.id into o_queue from rhythm.queues q where q.name = p_queue and not q.paused and not q.limited;
   end if;
   if o_queue is null or o_queue <> all(p_queues)
-      or exists (select from rhythm.ready r where r.queue_id = any(p_queues) and r.name_id = any(p_names || 0)) then
+      or rhythm.has_ready(p_queues, p_names || 0) then
     return;
   end if;
 

@@ -128,8 +128,8 @@ begin
     select b.id, b.available_at, b.queue_id, b.name_id, b.seq, b.attempts, b.size, -b.priority, b.lost, 1
       from back b where b.available_at > p_now),
   at_once as (
-    insert into rhythm.ready (queue_id, name_id, priority_rank, lost, seq, attempts, size, id)
-    select b.queue_id, b.name_id, -b.priority, b.lost, b.seq, b.attempts, b.size, b.id
+    insert into rhythm.ready (queue_id, name_id, priority_rank, lost, seq, returned_seq, attempts, size, id)
+    select b.queue_id, b.name_id, -b.priority, b.lost, b.seq, b.seq, b.attempts, b.size, b.id
       from back b where (b.available_at is null or b.available_at <= p_now) and not b.limited)
   select array_agg(distinct b.queue_id), array_agg(b.id) filter (where b.limited),
          array_agg(b.attempts) filter (where b.limited), array_agg(b.lost) filter (where b.limited)

@@ -208,8 +208,8 @@ begin
       from unread u
     on conflict (id) do update set suspended = excluded.suspended, wake_remaining = excluded.wake_remaining),
   woken as (
-    insert into rhythm.ready (queue_id, name_id, priority_rank, lost, seq, attempts, size, id)
-    select u.queue_id, 0, u.priority_rank, 0, u.seq, 0, u.size, u.id from unread u where u.woken)
+    insert into rhythm.ready (queue_id, name_id, priority_rank, lost, seq, returned_seq, attempts, size, id)
+    select u.queue_id, 0, u.priority_rank, 0, u.seq, u.seq, 0, u.size, u.id from unread u where u.woken)
   select array_agg(distinct u.queue_id) into v_queues from unread u where u.woken;
   return v_queues;
 end $$;
