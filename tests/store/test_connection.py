@@ -195,6 +195,41 @@ async def test_nobody_is_notified_while_nobody_sleeps(bench: Bench) -> None:
     assert 1 == len(heard)
 
 
+async def test_who_died_asleep_is_told_after_those_who_have_worked_since(bench: Bench) -> None:
+    dead = [await bench.worker("work") for _ in range(5)]
+    for worker in dead:
+        await idle(worker)
+    alive = await bench.worker("work")
+    await idle(alive)
+    last_dead = await bench.worker("work")
+    await idle(last_dead)
+    heard: list[set[str]] = []
+    await bench.raw.add_listener("rhythm", lambda *event: heard.append(set(str(event[3]).split(","))))
+    await bench.start()
+    await alive.complete(await alive.claim_one())
+    await idle(alive)
+    for _ in range(10):
+        await bench.start()
+    await bench.raw.execute("select 1")
+
+    assert [2] * 11 == [len(told) for told in heard]
+    assert str(last_dead.incarnation) in heard[0]
+    assert all(str(alive.incarnation) in told for told in heard[1:])
+    assert len(set.union(*heard[1:])) > 2, "and one more, by turns"
+
+
+async def test_a_start_in_hundreds_of_queues_tells_a_hundred_workers_at_most(bench: Bench) -> None:
+    queues = [f"q{n}" for n in range(300)]
+    for queue in queues:
+        await idle(await bench.worker("work", queues=[queue]))
+    heard: list[str] = []
+    await bench.raw.add_listener("rhythm", lambda *event: heard.append(str(event[3])))
+    await bench.store.start([new_execution(queue=queue) for queue in queues])
+    await bench.raw.execute("select 1")
+
+    assert [101] == [len(told.split(",")) for told in heard]
+
+
 async def test_the_listener_comes_back_after_its_connection_was_lost(bench: Bench) -> None:
     hints = Hints()
     async with Wakeups(bench.store.url, uuid.uuid4(), hints) as wakeups:
