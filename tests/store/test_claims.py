@@ -13,7 +13,7 @@ import pytest
 from rhythm.errors import DatabaseUnavailable, IncarnationDead, InvalidInput
 from rhythm.model import Claim, TaskOutcome, TaskRegistration, new_id
 from rhythm.store.marshal import exchange_call
-from tests.store.bench import ERROR, OK, Bench, Worker, child, suspend, waiting_for_locks
+from tests.store.bench import ERROR, OK, Bench, Worker, another_session, child, suspend, waiting_for_locks
 
 
 async def bury(bench: Bench, dead: Worker, survivor: Worker) -> None:
@@ -322,7 +322,7 @@ async def test_two_reclaimers_at_once_take_over_once(bench: Bench) -> None:
     await bench.pass_time(5)
     await asyncio.gather(*(bench.raw_call("select rhythm.bury_workers(rhythm.now())") for _ in survivors))
     counts = await asyncio.gather(
-        *(bench.raw_call("select rhythm.reclaim(rhythm.now(), null, 2)") for _ in range(8)),
+        *(bench.raw_call("select o_reclaimed from rhythm.reclaim_departed(rhythm.now(), 2)") for _ in range(8)),
         *(bench.store.maintain(w.incarnation) for w in survivors),
     )
     rows = await bench.raw.fetch("select attempts, lost from rhythm.ready")
@@ -339,6 +339,29 @@ async def test_claims_of_an_incarnation_without_a_row_are_taken_over(bench: Benc
     result = await bench.store.maintain(survivor.incarnation)
 
     assert 1 == result.reclaimed
+
+
+async def test_what_an_incarnation_claims_while_it_is_declared_dead_is_taken_over_as_well(bench: Bench) -> None:
+    worker, survivor = await bench.worker("work", heartbeat_timeout=1), await bench.worker("work")
+    await bench.start()
+    async with another_session(bench) as session:
+        await session.fetchval("select rhythm.enter_exchange($1, 0)", worker.incarnation)
+        await session.fetchval(
+            "select rhythm.add_claim(rhythm.now(), $1, t.o_ids, t.o_attempts, null, false, null, false) "
+            "from rhythm.take_ready(array(select ctid from rhythm.ready), '{}') t",
+            worker.incarnation,
+        )
+        reclaimed = []
+        for _ in range(3):
+            await bench.pass_time(5)
+            reclaimed.append((await bench.store.maintain(survivor.incarnation)).reclaimed)
+        departed = await bench.count("departed")
+        await session.execute("commit")
+    await bench.pass_time(5)
+    reclaimed.append((await bench.store.maintain(survivor.incarnation)).reclaimed)
+
+    assert [0, 0, 0, 1] == reclaimed
+    assert (1, 0) == (departed, await bench.count("departed"))
 
 
 async def test_unregistering_gives_back_what_is_still_held_as_lost(bench: Bench) -> None:

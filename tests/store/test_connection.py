@@ -215,10 +215,9 @@ async def test_who_died_asleep_is_told_after_those_who_have_worked_since(bench: 
     assert [2] * 11 == [len(told) for told in heard]
     assert str(last_dead.incarnation) in heard[0]
     assert all(str(alive.incarnation) in told for told in heard[1:])
-    assert len(set.union(*heard[1:])) > 2, "and one more, by turns"
 
 
-async def test_a_start_in_hundreds_of_queues_tells_a_hundred_workers_at_most(bench: Bench) -> None:
+async def test_a_start_in_hundreds_of_queues_tells_two_hundred_workers_at_most(bench: Bench) -> None:
     queues = [f"q{n}" for n in range(300)]
     for queue in queues:
         await idle(await bench.worker("work", queues=[queue]))
@@ -227,7 +226,7 @@ async def test_a_start_in_hundreds_of_queues_tells_a_hundred_workers_at_most(ben
     await bench.store.start([new_execution(queue=queue) for queue in queues])
     await bench.raw.execute("select 1")
 
-    assert [101] == [len(told.split(",")) for told in heard]
+    assert [200] == [len(told.split(",")) for told in heard]
 
 
 async def test_the_listener_comes_back_after_its_connection_was_lost(bench: Bench) -> None:

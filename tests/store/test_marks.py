@@ -86,9 +86,7 @@ async def test_what_a_claim_reads_does_not_grow_while_a_snapshot_is_held(bench: 
         full = await walked(bench, worker)
 
     assert await bench.raw.fetchval("select count(*) from rhythm.outcomes") == 16_000
-    assert few < 4_000, few
-    assert many < 4_000, many
-    assert full < 4_000, full
+    assert max(few, many, full) < 5_000, (few, many, full)
 
 
 async def test_a_mark_goes_when_nothing_is_held_any_more(bench: Bench) -> None:

@@ -163,14 +163,15 @@ declare
 begin
   l := rhythm.lanes(p_queue, p_names);
   o_due := l.o_due;
-  -- How many of each lane (fresh: from 1; returned: down from -1) stand among the first is found without locks.
+  -- How many of each lane (fresh: from 1; returned: down from -1) stand among the first, and where they begin, is found
+  -- without locks; then that many are locked from there on.
   with fresh as materialized (
     select u.* from unnest(l.o_names, l.o_from_ranks, l.o_from_seqs, l.o_to_ranks, l.o_to_seqs) with ordinality
       u(name_id, from_rank, from_seq, to_rank, to_seq, lane)),
   returned as materialized (
     select u.id as name_id, -u.position as lane from unnest(p_names) with ordinality u(id, position)),
   first as (
-    select s.lane from (
+    select s.lane, s.priority_rank, s.seq from (
       select f.lane, r.priority_rank, r.seq from fresh f cross join lateral (
         select r.priority_rank, r.seq from rhythm.ready r
           where r.queue_id = p_queue and r.name_id = f.name_id and r.lost = 0 and r.returned_seq is null
@@ -182,12 +183,13 @@ begin
           where r.queue_id = p_queue and r.name_id = b.name_id and r.lost = 0 and r.returned_seq is not null
           order by r.priority_rank, r.returned_seq limit p_limit) r) s
       order by s.priority_rank, s.seq limit p_limit),
-  shares as materialized (select f.lane, count(*) as count from first f group by f.lane),
+  shares as materialized (
+    select f.lane, count(*) as count, min(f.priority_rank) as from_rank, min(f.seq) as from_seq from first f group by f.lane),
   locked as (
     select r.* from shares h join fresh f on f.lane = h.lane cross join lateral (
       select r.ctid as row, r.size::bigint as size, r.priority_rank, r.seq from rhythm.ready r
         where r.queue_id = p_queue and r.name_id = f.name_id and r.lost = 0 and r.returned_seq is null
-          and (r.priority_rank, r.seq) >= (f.from_rank, f.from_seq) and (r.priority_rank, r.seq) < (f.to_rank, f.to_seq)
+          and (r.priority_rank, r.seq) >= (h.from_rank, h.from_seq) and (r.priority_rank, r.seq) < (f.to_rank, f.to_seq)
         order by r.priority_rank, r.seq limit h.count for update skip locked) r
     union all
     select r.* from shares h join returned b on b.lane = h.lane cross join lateral (

@@ -118,27 +118,25 @@ begin
   end if;
 end $$;
 
--- Tells sleeping workers that something became claimable in these queues. A hint only. Of each queue the one that fell asleep
--- last is told, and one more at random. A worker that died in its sleep is found out by its heartbeat only, some time
--- later; whoever has worked since is told before it, so that it does not go on swallowing hints.
+-- Tells sleeping workers that something became claimable in these queues: of each queue the two that fell asleep last. A hint
+-- only. A worker that died in its sleep is found out by its heartbeat only, some time later; whoever has worked since
+-- is told before it, so that it does not go on swallowing hints.
 -- Returns nothing. Internal. Raises nothing.
 create or replace function rhythm.notify_idle(p_queues integer[]) returns void
 language plpgsql as $$
 declare
-  v_targets uuid[];
+  v_targets text;
 begin
   if p_queues is null or not exists (select from rhythm.idle) then
     return;
   end if;
-  v_targets := array(
+  select string_agg(t.incarnation::text, ',') into v_targets from (
     select distinct l.incarnation from unnest(p_queues) q(id)
       cross join lateral (
-        select i.incarnation from rhythm.idle i where i.queue_id = q.id order by i.since desc limit 1) l
-      limit 100);                                -- a notification holds 8,000 bytes
-  if v_targets <> '{}' then
-    v_targets := v_targets || (select i.incarnation from rhythm.idle i
-      where i.queue_id = any(p_queues) and i.incarnation <> all(v_targets) order by random() limit 1);
-    perform pg_notify('rhythm', array_to_string(v_targets, ','));
+        select i.incarnation from rhythm.idle i where i.queue_id = q.id order by i.since desc limit 2) l
+      limit 200) t;                               -- a notification holds 8,000 bytes
+  if v_targets is not null then
+    perform pg_notify('rhythm', v_targets);
   end if;
 end $$;
 

@@ -26,9 +26,8 @@ begin
     where not (m.last_at > v_now - interval '2 s' and m.last_at <= v_now) or v_dead_at <= v_now for update skip locked;
   if found then
     update rhythm.maintenance m set last_at = v_now;
-    o_reclaimed := rhythm.reclaim(v_now, rhythm.bury_workers(v_now), 100);
-    o_more := o_reclaimed > 0 and exists (select from rhythm.claims c
-      where not exists (select from rhythm.workers w where w.incarnation = c.incarnation));
+    perform rhythm.bury_workers(v_now);
+    select r.o_reclaimed, r.o_more into o_reclaimed, o_more from rhythm.reclaim_departed(v_now, 100) r;
     v_dead_at := rhythm.next_death();
     v_count := rhythm.expire_attempts(v_now, v_limit);
     o_moved := o_moved + v_count;
@@ -135,21 +134,51 @@ language sql as $$
   select min(w.seen_at + make_interval(secs => w.heartbeat_timeout_ms / 1000.0)) from rhythm.workers w
 $$;
 
--- Declares dead the incarnations that have not been heard of for their heartbeat timeout. Returns them. Internal.
-create or replace function rhythm.bury_workers(p_now timestamptz) returns uuid[]
+-- Declares dead the incarnations that have not been heard of for their heartbeat timeout. Returns nothing. Internal.
+create or replace function rhythm.bury_workers(p_now timestamptz) returns void
 language plpgsql as $$
-declare
-  v_dead uuid[];
 begin
-  select array_agg(d.incarnation) into v_dead
-    from (select w.incarnation from rhythm.workers w
-          where w.seen_at + make_interval(secs => w.heartbeat_timeout_ms / 1000.0) <= p_now
-          order by w.incarnation for update skip locked) d;
-  delete from rhythm.workers w where w.incarnation = any(v_dead);
-  return v_dead;
+  delete from rhythm.workers w where w.incarnation = any(array(
+    select w.incarnation from rhythm.workers w
+      where w.seen_at + make_interval(secs => w.heartbeat_timeout_ms / 1000.0) <= p_now
+      order by w.incarnation for update skip locked));
 end $$;
 
--- Takes over what dead incarnations hold, and what claims hold whose incarnation has no row any more: up to p_limit claims.
+-- Notes incarnations that have no row in workers any more, whoever deleted it. Internal.
+create or replace function rhythm.note_departed() returns trigger
+language plpgsql as $$
+begin
+  insert into rhythm.departed (incarnation, since) select g.incarnation, rhythm.now() from gone g on conflict do nothing;
+  return null;
+end $$;
+
+create or replace trigger departed after delete on rhythm.workers
+  referencing old table as gone for each statement execute function rhythm.note_departed();
+
+-- Takes over what departed incarnations hold, up to p_limit claims, and forgets those that cannot hold anything any more:
+-- no exchange of theirs is under way (each has a lock to its end, and none is admitted since), and no claim is left.
+-- Returns how many executions were taken over, and whether there are more. Internal. Raises nothing.
+create or replace function rhythm.reclaim_departed(
+  p_now timestamptz, p_limit integer, out o_reclaimed integer, out o_more boolean)
+language plpgsql as $$
+declare
+  v_departed uuid[] := array(select d.incarnation from rhythm.departed d order by d.since limit 1000);
+begin
+  o_reclaimed := 0;
+  o_more := false;
+  if v_departed = '{}' then
+    return;
+  end if;
+  o_reclaimed := rhythm.reclaim(p_now, v_departed, p_limit);
+  v_departed := array(
+    select u.id from unnest(v_departed) u(id) where pg_try_advisory_xact_lock(uuid_hash_extended(u.id, 0)));
+  delete from rhythm.departed d where d.incarnation = any(v_departed)
+    and not exists (select from rhythm.claims c where c.incarnation = d.incarnation);
+  o_more := o_reclaimed > 0
+    and exists (select from rhythm.departed d join rhythm.claims c on c.incarnation = d.incarnation);
+end $$;
+
+-- Takes over what dead incarnations hold: up to p_limit claims.
 -- Each member counts one loss more. What somebody has asked to cancel ends as cancelled. At three losses the others fail
 -- for good, with type "lost"; otherwise they are claimable again.
 -- Returns how many executions were taken over. Internal.
@@ -167,8 +196,7 @@ declare
 begin
   delete from rhythm.idle i where i.incarnation = any(p_dead);
   select array_agg(c.id) into v_claims
-    from (select c.id from rhythm.claims c
-          where not exists (select from rhythm.workers w where w.incarnation = c.incarnation)
+    from (select c.id from rhythm.claims c where c.incarnation = any(p_dead)
           order by c.id limit p_limit for update skip locked) c;
   if v_claims is null then
     return 0;
