@@ -98,13 +98,18 @@ declare
   v_locked bigint;
   v_wanted bigint;
   v_walked bigint;
+  v_paused boolean;
+  v_marked boolean;
   v_due boolean;
 begin
-  if exists (select from rhythm.queues q where q.id = p_queue and q.paused) then
+  select q.paused, rhythm.walked(),
+         -- not exists(): that would forget the order, and walk over marks that are gone
+         (select true from rhythm.marks m where m.queue_id = q.id order by m.name_id desc, m.number desc limit 1)
+    into v_paused, v_walked, v_marked from rhythm.queues q where q.id = p_queue;
+  if v_paused then
     return;
   end if;
-  v_walked := rhythm.walked();
-  if rhythm.has_marks(p_queue) then
+  if v_marked then
     select f.o_rows, f.o_size, f.o_due into o_rows, o_size, v_due
       from rhythm.find_ready_by_marks(p_queue, p_names, p_limit, p_bytes) f;
   elsif cardinality(p_names) = 1 then

@@ -23,14 +23,6 @@ language sql immutable as $$ select 2000::bigint $$;
 create or replace function rhythm.walked() returns bigint
 language sql volatile as $$ select pg_stat_get_xact_tuples_returned('rhythm.ready_pkey'::regclass) $$;
 
--- Whether any name of a queue has marks: without any, claims read as they always did. Internal. Raises nothing.
-create or replace function rhythm.has_marks(p_queue integer) returns boolean
-language plpgsql stable as $$
-begin
-  perform 1 from rhythm.marks m where m.queue_id = p_queue order by m.name_id desc, m.number desc limit 1;
-  return found;
-end $$;
-
 -- The virtual ids of other transactions that may have inserted into ready and have not ended. Prepared ones begin with
 -- "-1/". Internal. Raises nothing.
 create or replace function rhythm.ready_writers() returns text[]
@@ -102,7 +94,8 @@ declare
   l record;
 begin
   foreach v_queue in array p_queues loop
-    if rhythm.has_marks(v_queue) then
+    perform 1 from rhythm.marks m where m.queue_id = v_queue order by m.name_id desc, m.number desc limit 1;
+    if found then
       v_names := coalesce(v_names, array(select distinct u.id from rhythm.workers w, unnest(w.name_ids || 0) u(id)));
       l := rhythm.lanes(v_queue, v_names);
       perform 1
