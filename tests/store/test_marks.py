@@ -107,6 +107,19 @@ async def test_a_mark_goes_when_nothing_is_held_any_more(bench: Bench) -> None:
     assert not await bench.raw.fetchval("select count(*) from rhythm.marks")
 
 
+async def test_marks_that_nobody_looks_after_are_forgotten(marked: Bench) -> None:
+    worker = await marked.worker("work")
+    await drain(marked, worker, 300)
+    before = await marked.count("marks")
+    await marked.store.maintain(worker.incarnation)
+    kept = await marked.count("marks")
+    await marked.pass_time(4_000)
+    await marked.store.maintain(worker.incarnation)
+
+    assert before == kept > 0
+    assert 0 == await marked.count("marks")
+
+
 async def test_a_queue_that_nothing_holds_has_no_marks(bench: Bench) -> None:
     worker = await bench.worker("work")
     for _ in range(30):

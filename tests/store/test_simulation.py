@@ -469,9 +469,10 @@ async def test_a_random_schedule_with_marks_ends_as_it_should(bench: Bench, seed
     simulation = Simulation(bench, seed, Model(bench.now), limited=bool(seed % 2))
     for _ in range(3):
         await simulation.join()
-    for _ in range(300):
-        await simulation.event()
-        assert [] == await simulation.model.differences(bench)
+    for _ in range(30):
+        for _ in range(10):
+            await simulation.event()
+            assert [] == await simulation.model.differences(bench)
         assert [] == await bench.store.breaches()
     noted = await bench.raw.fetchval("select count(*) from rhythm.marks where seqs <> '{}'")
     await simulation.finish()

@@ -302,8 +302,11 @@ async def test_what_was_taken_over_meanwhile_is_refused_and_rolled_back(bank: Ba
     await lock.execute("lock table entries in exclusive mode")
     async with bank.worker():
         await bank.until("select exists (select from pg_locks where not granted)")
-        # as if it had been declared dead: its claim goes to nobody
-        await bank.raw.execute("update rhythm.claims set incarnation = gen_random_uuid()")
+        # as if it had been declared dead: its claim is that of one who has departed
+        await bank.raw.execute(
+            "with gone as (update rhythm.claims set incarnation = gen_random_uuid() returning incarnation) "
+            "insert into rhythm.departed (incarnation, since) select incarnation, rhythm.now() from gone"
+        )
         await transaction.commit()
         await lock.close()
         assert "m1" == await execution.result(timeout=DEADLINE_SECONDS)

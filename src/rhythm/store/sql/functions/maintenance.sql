@@ -27,6 +27,7 @@ begin
   if found then
     update rhythm.maintenance m set last_at = v_now;
     perform rhythm.bury_workers(v_now);
+    perform rhythm.forget_marks(v_now);
     select r.o_reclaimed, r.o_more into o_reclaimed, o_more from rhythm.reclaim_departed(v_now, 100) r;
     v_dead_at := rhythm.next_death();
     v_count := rhythm.expire_attempts(v_now, v_limit);

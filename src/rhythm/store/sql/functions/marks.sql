@@ -128,6 +128,14 @@ begin
   return false;
 end $$;
 
+-- Forgets marks that nobody has looked after for an hour: no worker runs these names in these queues any more. Internal.
+-- Raises nothing.
+create or replace function rhythm.forget_marks(p_now timestamptz) returns void
+language sql as $$
+  delete from rhythm.marks m where m.ctid = any(array(
+    select m.ctid from rhythm.marks m where m.noted_at < p_now - interval '1 h' for update skip locked))
+$$;
+
 -- Looks for marks of a queue and names after a claim that had far to walk, moves them on, and takes away those that are not
 -- needed. Does nothing while another transaction does it, and in one that reads from one snapshot. Internal. Raises nothing.
 create or replace function rhythm.note_marks(p_queue integer, p_names integer[]) returns void
