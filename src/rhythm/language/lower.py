@@ -8,7 +8,9 @@ evaluated out of order.
     lower              programs and functions, parameters, scopes
     lower_statements   statements; finally and switch become try, block and if
     lower_patterns     destructuring
-    lower_expressions  expressions
+    lower_expressions  expressions, assignment
+    lower_chains       members, calls, optional chains
+    lower_base         slots, cells, captures, temporaries
     liveness           the ``live`` lists
 
 Cells. A captured binding lives in a cell. If no closure over it can exist before its declaration has run (the resolver
