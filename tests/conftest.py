@@ -6,6 +6,7 @@ rhythm_url          a fresh database on it with Rhythm's current schema
 any_postgres_url    as the two above, but the test runs on PostgreSQL 18, on the wheel's 16,
 any_rhythm_url      and on each server of RHYTHM_TEST_DATABASE_URLS (separated by spaces)
 processes           starts real workers and commands; none is left at the end
+embedded_project    the command in an empty folder with an embedded server of its own
 """
 
 from __future__ import annotations
@@ -19,6 +20,8 @@ from urllib.parse import urlsplit
 
 import pytest
 
+from tests.support.commands import Rhythm
+from tests.support.embedded import remove_embedded
 from tests.support.processes import Processes
 from tests.support.servers import TestServer, running_server
 
@@ -99,6 +102,15 @@ def any_rhythm_url(any_postgres_server: TestServer) -> Iterator[str]:
 def processes(tmp_path: Path) -> Iterator[Processes]:
     with Processes(tmp_path) as started:
         yield started
+
+
+@pytest.fixture
+def embedded_project(tmp_path: Path) -> Iterator[Rhythm]:
+    """An empty folder that may become a project; its embedded server is gone at the end."""
+    rhythm = Rhythm(tmp_path / "shop", {})
+    rhythm.folder.mkdir()
+    yield rhythm
+    remove_embedded(rhythm.folder)
 
 
 @pytest.fixture

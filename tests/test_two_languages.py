@@ -8,14 +8,12 @@ import re
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import psycopg
 import pytest
 
 from tests.support.commands import Rhythm
-from tests.support.embedded import remove_embedded
 from tests.support.processes import ROOT, Process, Processes, clean_environment
 
 EXAMPLE = ROOT / "examples" / "two-languages"
@@ -106,14 +104,6 @@ def test_a_node_worker_that_is_killed_is_taken_over_by_another(shop: Rhythm, pro
     started.wait(40)
 
     assert json.loads(started.output)["invoice"] == "o-1: 5.70, sent as NZ-2"
-
-
-@pytest.fixture
-def embedded_project(tmp_path: Path) -> Iterator[Rhythm]:
-    rhythm = Rhythm(tmp_path / "node-shop", {})
-    rhythm.folder.mkdir()
-    yield rhythm
-    remove_embedded(rhythm.folder)
 
 
 def test_the_quick_start_needs_no_python_of_the_users(embedded_project: Rhythm, processes: Processes) -> None:
