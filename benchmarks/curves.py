@@ -124,14 +124,25 @@ async def grow_suspended(database: Database, source: Any, count: int) -> None:
 # --- rates ---------------------------------------------------------------------------------------
 
 
-async def drain_rate(client: Client, database: Database, *, workers: int = 2) -> float:
-    """No-op tasks per second while DRAINED of them are drained."""
+async def drain_rate(client: Client, database: Database) -> float:
+    """No-op tasks per second while DRAINED of them are drained by workers that have just begun."""
+    since = await filled(client, database)
+    async with database.workers(2, "-q", QUEUE):
+        return await drained(client, database, since)
+
+
+async def filled(client: Client, database: Database) -> int:
+    """Pauses the queue and fills it with DRAINED tasks. Returns what `drained` needs."""
     since = await database.youngest()
     await client.store.pause_queue(QUEUE, True)
     await client.start_many([Start("mark", {"i": 0}, queue=QUEUE)] * DRAINED)
-    async with database.workers(workers, "-q", QUEUE):
-        await client.store.pause_queue(QUEUE, False)
-        await database.idle_again("the queue")
+    return since
+
+
+async def drained(client: Client, database: Database, since: int) -> float:
+    """The rate at which running workers drain what `filled` has started, per second."""
+    await client.store.pause_queue(QUEUE, False)
+    await database.idle_again("the queue")
     return DRAINED / await database.spent(since)
 
 
@@ -261,12 +272,14 @@ async def snapshots(bench: Bench) -> list[tuple[float, float]]:
 
 
 async def workers(bench: Bench) -> list[tuple[float, float]]:
+    points = []
     async with bench.harness.database() as (client, database):
         await measures.known(client, database)
-        return [
-            (count, statistics.median([await drain_rate(client, database, workers=count) for _ in range(REPEATS)]))
-            for count in (1, 2, 4, 8, 16, 32)
-        ]
+        for count in (1, 2, 4, 8, 16, 32):
+            async with database.workers(count, "-q", QUEUE):
+                rates = [await drained(client, database, await filled(client, database)) for _ in range(REPEATS + 1)]
+            points.append((count, statistics.median(rates[1:])))  # in the first, connections plan their queries
+    return points
 
 
 async def held_open(bench: Bench) -> list[tuple[float, float]]:

@@ -180,6 +180,7 @@ _SHAPES: Final[dict[str, tuple[str, str, str, str]]] = {
         ("elements with awaits", "return [", "...[],await 1,", "", "]"),
         ("conditions with awaits", "return ", "await 1?1:", "", "1"),
         ("awaits in try", "", "try{await 1}catch{}", "", ""),
+        ("returns through awaits in finally", "", "try{if(1)return await 1}finally{await 2}", "", ""),
         ("awaits in loops", "", "for(;;){await 1;}", "", ""),
         ("loops", "let s=0;", "for(let i=0;i<1;i++)s+=i;", "", ""),
         ("what is refused", "", "var a;this;", "", ""),
