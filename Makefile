@@ -16,7 +16,7 @@
 #   make bench     measures this machine
 #   make bench-peers  measures Rhythm beside other queues and engines (installs them into .bench; ONLY=dbos,… SCALE=0.1)
 #   make bench-idle  how soon one and twenty idle workers begin, directly and through PgBouncer
-#   make curves    measures what grows (half an hour or more; ONLY=depth,… SCALE=0.1) and draws docs/figures/
+#   make curves    measures what grows (an hour; ONLY=depth,… SCALE=0.1) and draws docs/figures/
 #   make clean     removes .venv and what tools left behind; keeps data (.rhythm)
 
 SHELL := /bin/bash

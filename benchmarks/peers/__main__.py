@@ -239,7 +239,7 @@ class Measure:
             )
         async with self._ready(name) as program:
             clocks.clear(LATENCIES)
-            with program.workers(1, peer.settings | peer.idle):
+            with program.workers(1, peer.settings | peer.idle | {"flush_ms": 0}):  # idle for as long as the others
                 await asyncio.sleep(IDLE_SECONDS)
                 self._latency(name, program.call("latency", LATENCIES)["ms"])
         if not peer.workflows:
