@@ -13,9 +13,9 @@ const marks = new Map()
 
 // Writing a file at every task would be a cost that no other peer has: marks are kept, and written as runs of indexes.
 export function mark(index) {
-  if (marks.size === 0 && FLUSH_MS > 0) setTimeout(flush, FLUSH_MS)
   marks.set(index, now())
   if (FLUSH_MS === 0) flush()
+  else if (marks.size === 1) setTimeout(flush, FLUSH_MS)
 }
 
 function flush() {

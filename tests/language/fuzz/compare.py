@@ -132,17 +132,22 @@ def node_outcomes(sources: Sequence[str]) -> list[dict[str, Any]]:
         return node_outcomes(sources[:half]) + node_outcomes(sources[half:])
 
 
-def compare(seeds: Sequence[int]) -> Tally:
-    """Writes and runs the programs of these seeds, in one Node process those that are not stopped here.
+def run_both(sources: Sequence[str]) -> tuple[list[dict[str, Any]], dict[int, dict[str, Any]]]:
+    """Their outcomes here, straight, and by index those in Node of the ones that are not stopped here.
 
     What takes longer than its budget here (values that grow with every turn) could keep Node busy for ever.
     """
+    straight = [outcome_here(source, "straight") for source in sources]
+    compared = [i for i, outcome in enumerate(straight) if not is_stopped(outcome)]
+    return straight, dict(zip(compared, node_outcomes([sources[i] for i in compared]), strict=True))
+
+
+def compare(seeds: Sequence[int]) -> Tally:
+    """Writes and runs the programs of these seeds, in one Node process those that are not stopped here."""
     tally = Tally()
     writers = [Writer(seed) for seed in seeds]
     sources = [writer.program() for writer in writers]
-    straight = [outcome_here(source, "straight") for source in sources]
-    compared = [i for i, outcome in enumerate(straight) if not is_stopped(outcome)]
-    in_node = dict(zip(compared, node_outcomes([sources[i] for i in compared]), strict=True))
+    straight, in_node = run_both(sources)
     for index, (seed, writer, source) in enumerate(zip(seeds, writers, sources, strict=True)):
         tally.programs += 1
         tally.emitted.update(writer.used)

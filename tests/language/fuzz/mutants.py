@@ -24,6 +24,7 @@ from pathlib import Path
 from typing import Any, Final
 
 SEEDS: Final = 400  #: Programs a mutant may survive, at most.
+BATCH: Final = 100  #: Programs in one Node process.
 SECONDS_MAX: Final = 600  #: For one mutant; longer counts as caught: it hangs.
 
 
@@ -100,21 +101,17 @@ def _hunt(name: str, path: str) -> int:
 
 def hunt(mutants: Sequence[Mutant], seeds: int, *, processes: int = 2, told: bool = False) -> dict[str, int | None]:
     """For each mutant how many programs it took to notice it, which is ``told``; None when none of them did."""
-    from tests.language.fuzz.compare import is_stopped, node_outcomes, outcome_here
+    from tests.language.fuzz.compare import run_both
     from tests.language.fuzz.generator import Writer
 
-    programs = [(seed, Writer(seed).program()) for seed in range(seeds)]
-    # What takes longer than its budget here could keep Node busy for ever.
-    programs = [(seed, source) for seed, source in programs if not is_stopped(outcome_here(source, "straight"))]
-    sources = [source for _, source in programs]
-    in_node = [
-        outcome for start in range(0, len(sources), 100) for outcome in node_outcomes(sources[start : start + 100])
-    ]
+    programs: list[tuple[int, str, dict[str, Any]]] = []
+    for first in range(0, seeds, BATCH):
+        sources = [Writer(seed).program() for seed in range(first, min(first + BATCH, seeds))]
+        _, in_node = run_both(sources)
+        programs += [(first + index, sources[index], outcome) for index, outcome in in_node.items()]
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "programs.json"
-        path.write_text(
-            json.dumps([(seed, source, node) for (seed, source), node in zip(programs, in_node, strict=True)])
-        )
+        path.write_text(json.dumps(programs))
 
         def one(mutant: Mutant) -> int | None:
             command = [sys.executable, "-m", "tests.language.fuzz.mutants", "--hunt", mutant.name, str(path)]
