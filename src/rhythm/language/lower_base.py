@@ -142,9 +142,13 @@ class Lowering:
         self.set_slot(slot, value, node)
         return ["slot", slot]
 
+    def is_settled(self, value: Node) -> bool:
+        """Whether it is a constant or a temporary: nothing to evaluate, and nothing that changes."""
+        return value[0] in CONSTANTS or (value[0] == "slot" and value[1] in self.temporaries)
+
     def spill(self, value: Node, node: nodes.Node) -> Node:
         """The value in a temporary, evaluated now, unless it cannot change later."""
-        if value[0] in CONSTANTS or (value[0] == "slot" and value[1] in self.temporaries):
+        if self.is_settled(value):
             return value
         if (
             isinstance(node, nodes.Identifier)

@@ -53,7 +53,7 @@ class ChainLowering(Lowering):
                     value_node, index = link, index + 1
             else:
                 assert isinstance(link, nodes.CallExpression), "the other links are handled"
-                if any(self.needs_statements(argument) for argument in link.arguments) or self.is_deep(link):
+                if self.last_needing(link.arguments) >= 0 or self.is_deep(link):
                     value = self.spill(value, value_node)
                 arguments = self.arguments(link.arguments, link)
                 value = ["call", value, text_of(link.callee), arguments, self.position(link)]
@@ -64,22 +64,14 @@ class ChainLowering(Lowering):
         return value
 
     def member_of(self, link: nodes.MemberExpression, owner: Node, owner_node: nodes.Node, delete: bool) -> Node:
-        text = text_of(link.object)
         if not link.computed:
-            assert isinstance(link.property, nodes.Identifier), "plain names are identifiers"
-            return [
-                "delete_member" if delete else "get_member",
-                owner,
-                link.property.name,
-                text,
-                self.position(link.property),
-            ]
+            return self.get_property(link, owner, None, delete=delete)
         if self.needs_statements(link.property):
             owner = self.spill(owner, owner_node)
         key = self.expression(link.property)
         if self.is_deep(link):
             key = self.spill(key, link.property)
-        return ["delete_index" if delete else "get_index", owner, key, text, self.position(link.property)]
+        return self.get_property(link, owner, key, delete=delete)
 
     def call_member(
         self,
@@ -90,8 +82,7 @@ class ChainLowering(Lowering):
         key: Node | None = None,
     ) -> Node:
         """A call of a method; ``key`` is the computed key when it has been evaluated already."""
-        pending = any(self.needs_statements(argument) for argument in call.arguments) or self.is_deep(call)
-        position = self.position(link.property)
+        pending = self.last_needing(call.arguments) >= 0 or self.is_deep(call)
         if link.computed:
             if pending or (key is None and self.needs_statements(link.property)):
                 owner = self.spill(owner, owner_node)
@@ -104,11 +95,7 @@ class ChainLowering(Lowering):
             owner = self.spill(owner, owner_node)
         if pending and owner[0] != "global":
             return self.call_held(link, call, owner, key)
-        arguments = self.arguments(call.arguments, call)
-        if key is not None:
-            return ["call_index", owner, key, text_of(link), arguments, position]
-        assert isinstance(link.property, nodes.Identifier), "plain names are identifiers"
-        return ["call_method", owner, link.property.name, text_of(link), arguments, position]
+        return self.call_property(link, owner, key, self.arguments(call.arguments, call))
 
     def call_held(
         self, link: nodes.MemberExpression, call: nodes.CallExpression, owner: Node, key: Node | None
@@ -126,13 +113,16 @@ class ChainLowering(Lowering):
             else self.spill(argument, node)
             for argument, node in zip(self.arguments(call.arguments, call), call.arguments, strict=True)
         ]
-        if key is not None:
-            called = ["call_index", owner, key, text, arguments, position]
-        else:
-            assert isinstance(link.property, nodes.Identifier), "plain names are identifiers"
-            called = ["call_method", owner, link.property.name, text, arguments, position]
+        called = self.call_property(link, owner, key, arguments)
         same = ["binary", "===", self.get_property(link, owner, key), method]
         return ["conditional", same, called, ["call", method, text, arguments, position]]
+
+    def call_property(self, link: nodes.MemberExpression, owner: Node, key: Node | None, arguments: list[Node]) -> Node:
+        text, position = text_of(link), self.position(link.property)
+        if key is not None:
+            return ["call_index", owner, key, text, arguments, position]
+        assert isinstance(link.property, nodes.Identifier), "plain names are identifiers"
+        return ["call_method", owner, link.property.name, text, arguments, position]
 
     def optional(
         self, links: list[nodes.Expression], value: Node, value_node: nodes.Node, end: nodes.Node, delete: bool
@@ -197,12 +187,14 @@ class ChainLowering(Lowering):
         keep: Node = ["sequence", [["assign", key, value], ["assign", key, converted]]]
         return self.get_property(link, start, keep)
 
-    def get_property(self, node: nodes.MemberExpression, owner: Node, key: Node | None) -> Node:
-        text = text_of(node.object)
+    def get_property(
+        self, node: nodes.MemberExpression, owner: Node, key: Node | None, *, delete: bool = False
+    ) -> Node:
+        verb, text = "delete" if delete else "get", text_of(node.object)
         if key is not None:
-            return ["get_index", owner, key, text, self.position(node.property)]
+            return [f"{verb}_index", owner, key, text, self.position(node.property)]
         assert isinstance(node.property, nodes.Identifier), "plain names are identifiers"
-        return ["get_member", owner, node.property.name, text, self.position(node.property)]
+        return [f"{verb}_member", owner, node.property.name, text, self.position(node.property)]
 
     def set_property(self, node: nodes.MemberExpression, owner: Node, key: Node | None, value: Node) -> Node:
         text = text_of(node.object)

@@ -13,6 +13,12 @@ from rhythm.language.lower_texts import TEXT_LENGTH_MAX, text_of, text_of_iterab
 from rhythm.language.names import GLOBAL_NAMES
 from rhythm.language.units import to_units
 
+_SHORT: Final = {
+    "&&": "and",
+    "||": "or",
+    "??": "coalesce",
+}  #: Kinds of the operators that may leave out their right side.
+
 
 class ExpressionLowering(ChainLowering):
     """Expressions of one function."""
@@ -45,7 +51,7 @@ class ExpressionLowering(ChainLowering):
         value = self.expression(node)
         if value[0] == "assign":
             self.emit("set", value[1], value[2], self.position(node))
-        elif not (value[0] in CONSTANTS or (value[0] == "slot" and value[1] in self.temporaries)):
+        elif not self.is_settled(value):
             self.emit("expr", value, self.position(node))
 
     def literal(self, node: nodes.Literal) -> Node:
@@ -197,7 +203,7 @@ class ExpressionLowering(ChainLowering):
         value = self.expression(spine[-1].left)
         for item in reversed(spine):
             if not self.needs_statements(item):
-                kind = {"&&": "and", "||": "or", "??": "coalesce"}[item.operator]
+                kind = _SHORT[item.operator]
                 value = [kind, value, self.expression(item.right)]
                 continue
             value = self.choose(item.operator, value, item.right, item)
@@ -253,7 +259,7 @@ class ExpressionLowering(ChainLowering):
 
     def new(self, node: nodes.NewExpression) -> Node:
         callee = self.expression(node.callee)
-        if any(self.needs_statements(argument) for argument in node.arguments) or self.is_deep(node):
+        if self.last_needing(node.arguments) >= 0 or self.is_deep(node):
             callee = self.spill(callee, node.callee)
         return ["new", callee, text_of(node.callee), self.arguments(node.arguments, node), self.position(node)]
 
@@ -279,7 +285,7 @@ class ExpressionLowering(ChainLowering):
         if operator in ("&&=", "||=", "??="):
             short = operator[:-1]
             if not self.needs_statements(right) and not self.is_deep(node):
-                kind = {"&&": "and", "||": "or", "??": "coalesce"}[short]
+                kind = _SHORT[short]
                 return [kind, current, self.assign(left, self.expression(right))]
             return self.choose(short, current, right, node, store=lambda value: self.assign(left, value))
         if self.needs_statements(right) or self.is_deep(node):
@@ -320,7 +326,7 @@ class ExpressionLowering(ChainLowering):
                 return self.choose(
                     short, current, right, node, store=lambda value: self.set_property(left, owner, key, value)
                 )
-            kind = {"&&": "and", "||": "or", "??": "coalesce"}[short]
+            kind = _SHORT[short]
             return [kind, current, self.set_property(left, owner, key, self.expression(right))]
         if needs:
             current = self.spill_always(self.get_property(left, owner, key), left)
