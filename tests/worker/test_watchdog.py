@@ -109,6 +109,38 @@ def test_an_activation_that_takes_too_much_memory_is_struck(watch: Callable[...,
     assert 60 < len(kept) < 250
 
 
+@pytest.mark.usefixtures("unraisable_ignored")
+def test_an_activation_in_long_calls_of_c_is_struck_after_few_of_them(watch: Callable[..., Watchdog]) -> None:
+    """Each call keeps the interpreter, and so the watchdog waiting, for about as long as a look may take to come."""
+    watchdog = watch(60.0, memory_bytes_max=64 * MIB)
+    kept: list[bytes] = []
+    numbers = range(3_000_000)
+
+    def take() -> None:
+        while len(kept) < 30:
+            sum(numbers)
+            kept.append(b"x" * (16 * MIB))
+
+    with pytest.raises(ActivationMemoryExceeded):
+        watchdog.run(take)
+    assert 4 <= len(kept) < 12
+
+
+@pytest.mark.usefixtures("unraisable_ignored")
+def test_what_an_activation_takes_before_the_first_look_counts(watch: Callable[..., Watchdog]) -> None:
+    watchdog = watch(60.0, memory_bytes_max=64 * MIB)
+
+    def take() -> str:
+        kept = b"x" * (160 * MIB)
+        spin(10.0)
+        return f"{len(kept)}"
+
+    for _ in range(2):
+        with pytest.raises(ActivationMemoryExceeded):
+            watchdog.run(take)
+    assert watchdog.run(lambda: "well") == "well"
+
+
 def test_what_another_thread_takes_is_not_held_against_an_activation(watch: Callable[..., Watchdog]) -> None:
     watchdog = watch(60.0, memory_bytes_max=64 * MIB)
     running, taken = threading.Event(), threading.Event()

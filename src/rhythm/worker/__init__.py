@@ -12,7 +12,7 @@ heartbeat      the sign of life, from a thread and connection of its own
 maintenance    what is due in the database
 health         the port that says whether the worker is well
 transitions    one log line for each change in the life of an execution
-watchdog       the time limit of one activation
+watchdog       the time and memory of one activation; usage: what a thread and its process have used
 """
 
 from __future__ import annotations

@@ -12,9 +12,9 @@ The budget is time by the clock without that in which the thread could run and h
 not fail because a machine is busy with other things. Where the system does not tell (outside Linux) the clock counts.
 
 The same monitor looks every TICK_SECONDS at the memory of the process. When it has grown by more than an activation may
-take while one was running, and the thread of activations has itself touched at least half of that, it raises
-ActivationMemoryExceeded there in the same way. So the process grows by the limit and by what one tick or one call of C
-adds; what builtins ask of C in one call is bounded by them.
+take since that activation began, and the thread of activations has itself touched at least half of that, it raises
+ActivationMemoryExceeded there in the same way. So the process grows by the limit and by what one tick or a few calls of
+C add; what builtins ask of C in one call is bounded by them. A look waits for the interpreter once, see usage.
 
 Code inside C does not notice either. Whoever is still stuck after STUCK_BUDGETS budgets is reported to ``on_stuck``,
 and the worker gives its process up.
@@ -32,7 +32,7 @@ from dataclasses import dataclass
 from typing import Final, TypeVar
 
 from rhythm.language.values import ActivationBudgetExceeded, ActivationMemoryExceeded
-from rhythm.worker.memory import resident_bytes, touched_bytes
+from rhythm.worker.usage import Meter, Usage
 
 REPEAT_SECONDS: Final = 0.1
 STUCK_BUDGETS: Final = 3
@@ -98,18 +98,17 @@ class Watchdog:
         self._running: _Running | None = None  # replaced as a whole, so that no lock is needed to read it
         self._striking = False
         self._closing = threading.Event()
-        self._growth = _Growth()
-        self._starvation = _Starvation()
+        self._meter: Meter | None = None  # of the thread that ran the last activation
         self._monitor = threading.Thread(target=self._watch, name="rhythm-watchdog", daemon=True)
         self._monitor.start()
 
     def run(self, activation: Callable[[], T]) -> T:
         """Runs one activation. Raises ActivationBudgetExceeded when it took too long or too much."""
-        native_id = threading.get_native_id()
-        if self._starvation.native_id != native_id:
-            self._starvation.meet(native_id)
+        meter = self._meter
+        if meter is None or meter.thread_id != threading.get_ident():
+            meter = self._meter = Meter()
         try:
-            self._running = _Running(time.monotonic(), threading.get_ident(), native_id)
+            self._running = _Running(time.monotonic(), meter, meter.read())
             try:
                 return activation()
             finally:
@@ -122,6 +121,9 @@ class Watchdog:
         """Ends the monitor thread."""
         self._closing.set()
         self._monitor.join()
+        if self._meter is not None:
+            self._meter.close()
+            self._meter = None
 
     def _end(self) -> None:
         while True:
@@ -147,15 +149,15 @@ class Watchdog:
         pause = IDLE_SECONDS
         while not self._closing.wait(pause):
             running = self._running
-            grown = self._growth.look(running)
-            starved = self._starvation.look(running)
             if running is None:
                 pause = min(self.budget_seconds / 2, IDLE_SECONDS)
                 continue
+            used = running.meter.read()
+            starved = used.starved - running.before.starved
             left = self.budget_seconds - (time.monotonic() - running.began - starved)
             if left <= 0:
                 self._strike(running, ActivationBudgetExceeded)
-            elif grown > self.memory_bytes_max:
+            elif _grown(running.before, used) > self.memory_bytes_max:
                 self._strike(running, ActivationMemoryExceeded)
             pause = min(max(left, 0.001), TICK_SECONDS) if left > 0 else REPEAT_SECONDS
             if left < -self.budget_seconds * (STUCK_BUDGETS - 1) and running is not reported:
@@ -167,7 +169,7 @@ class Watchdog:
         self._striking = True
         try:
             if self._running is running:
-                thread_id = ctypes.c_ulong(running.thread_id)
+                thread_id = ctypes.c_ulong(running.meter.thread_id)
                 ctypes.pythonapi.PyThreadState_SetAsyncExc(thread_id, ctypes.py_object(kind))
         finally:
             self._striking = False
@@ -178,68 +180,13 @@ class _Running:
     """The activation under way."""
 
     began: float
-    thread_id: int
-    native_id: int
+    meter: Meter  # of its thread
+    before: Usage
 
 
-class _Starvation:
-    """How long the running activation could have run and had no processor, as seen from one look to the next.
-
-    What is counted may have begun one look too early, never too late.
-    """
-
-    def __init__(self) -> None:
-        self.native_id = 0
-        self._running: _Running | None = None  # at the last look
-        self._latest = 0.0  # of its thread, since that began
-        self._before = 0.0
-
-    def meet(self, native_id: int) -> None:
-        """To be called by the thread of activations before its first one."""
-        self._latest = starved_seconds(native_id)
-        self.native_id = native_id
-
-    def look(self, running: _Running | None) -> float:
-        """Seconds; 0 when nothing runs."""
-        before, self._latest = self._latest, starved_seconds(self.native_id)
-        if running is None:
-            return 0.0
-        if running is not self._running:
-            self._running, self._before = running, before
-        return max(self._latest - self._before, 0.0)
-
-
-def starved_seconds(native_id: int) -> float:
-    """How long a thread of this process could have run and had no processor; 0 where the system does not tell."""
-    try:
-        with open(f"/proc/self/task/{native_id}/schedstat", "rb", buffering=0) as file:
-            return int(file.read(200).split()[1]) / 1e9
-    except (OSError, ValueError, IndexError):
-        return 0.0
-
-
-class _Growth:
-    """By how much the process has grown since the running activation began, as seen from one look to the next."""
-
-    def __init__(self) -> None:
-        self._running: _Running | None = None  # at the last look
-        self._resident = resident_bytes()
-        self._resident_before = self._resident
-        self._touched_before = 0
-
-    def look(self, running: _Running | None) -> int:
-        """Bytes of growth that the thread of that activation has had a large part in; 0 when nothing runs."""
-        before, self._resident = self._resident, resident_bytes()
-        if running is None:
-            self._running = None
-            return 0
-        touched = touched_bytes(running.native_id)
-        if running is not self._running:
-            self._running = running
-            self._resident_before = min(before, self._resident)
-            self._touched_before = touched or 0
-            return 0
-        grown = self._resident - self._resident_before
-        if touched is not None and (touched - self._touched_before) * 2 < grown:
-            return 0  # somebody else's: a task that runs in this process
-        return grown
+def _grown(before: Usage, now: Usage) -> int:
+    """Bytes of growth of the process that the metered thread has had a large part in; 0 if it has not."""
+    grown = now.resident - before.resident
+    if now.touched is not None and before.touched is not None and (now.touched - before.touched) * 2 < grown:
+        return 0  # somebody else's: a task that runs in this process
+    return grown
