@@ -35,6 +35,9 @@ class Usage(NamedTuple):
     starved: float  #: seconds in which the thread could run and had no processor; 0 where that is unknown
 
 
+NOTHING_USED: Final = Usage(0, 0, 0.0)
+
+
 class Meter:
     """Reads the usage of the thread that makes it. Any thread may read, until it is closed; a read takes some 5 µs."""
 
