@@ -81,6 +81,7 @@ class Incarnation(Work):
         self._waiting_for_definition: set[asyncio.Task[None]] = set()
         self._transactions: Transactions | None = None
         self._continuing: dict[uuid.UUID, ParentStep] = {}  # finished tasks whose parents are being advanced
+        self._steps: list[Job] | None = None  # of them, those that ended as they began, to be handed on together
         self._exchange = exchange = Exchange(
             store,
             incarnation,
@@ -248,9 +249,13 @@ class Incarnation(Work):
         tasks = [one for one in held if one.claim.kind == "task"]
         jobs: list[Job] = [one for one in held if one.claim.kind == "workflow"]
         if tasks:
-            self._runner.begin(tasks)
+            self._steps = jobs
+            try:
+                self._runner.begin(tasks)
+            finally:
+                self._steps = None
         if jobs:
-            self._advance(jobs)
+            self._advance(jobs)  # each handing over wakes a thread
 
     def confirmed(self, report: Report, version: int | None) -> None:
         if report.outcome is not None and report.outcome.status == "failed" and report.outcome.retryable:
@@ -283,12 +288,15 @@ class Incarnation(Work):
     # --- workflows ---
 
     def _advance(self, jobs: list[Job]) -> None:
-        """Hands jobs to the activation thread, once their definitions are here."""
-        missing = {_definition_id(job) for job in jobs} - self._activations.definitions.keys()
+        """Hands jobs to the activation thread, each once its definition is here."""
+        here = self._activations.definitions
+        missing = {_definition_id(job) for job in jobs} - here.keys()
         if not missing:
             self._activations.submit(jobs)
             return
-        fetching = asyncio.create_task(self._fetch(missing, jobs))
+        if ready := [job for job in jobs if _definition_id(job) in here]:
+            self._activations.submit(ready)
+        fetching = asyncio.create_task(self._fetch(missing, [job for job in jobs if _definition_id(job) in missing]))
         self._waiting_for_definition.add(fetching)
         fetching.add_done_callback(self._waiting_for_definition.discard)
 
@@ -335,7 +343,10 @@ class Incarnation(Work):
         parent = held.claim.parent
         if parent is not None and outcome.status == "completed" and self._setup.workflows and exchange.claiming:
             step = self._continuing[held.claim.id] = ParentStep(held, outcome, parent)
-            self._advance([step])
+            if self._steps is None:
+                self._advance([step])
+            else:
+                self._steps.append(step)
         else:
             exchange.report(Report(held, outcome=outcome))
         if not self._runner.lane_of(held.claim.name).waiting:

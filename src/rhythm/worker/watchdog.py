@@ -98,6 +98,7 @@ class Watchdog:
         self._on_stuck = on_stuck
         self._running: _Running | None = None  # replaced as a whole, so that no lock is needed to read it
         self._striking = False
+        self._struck = False  # at the running activation, or the one that is ending: its exception may be pending
         self._closing = threading.Event()
         self._meter: Meter | None = None  # of the thread that ran the last activation
         self._before = NOTHING_USED  # what that had used, at most FRESH_SECONDS before the latest activation began
@@ -138,7 +139,9 @@ class Watchdog:
                 self._running = None
                 while self._striking:
                     time.sleep(0.0001)
-                ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(threading.get_ident()), None)
+                if self._struck:
+                    ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(threading.get_ident()), None)
+                    self._struck = False
                 return
             except ActivationBudgetExceeded:
                 continue  # the last one for this activation: from now on the monitor sees that it has ended
@@ -176,6 +179,7 @@ class Watchdog:
         self._striking = True
         try:
             if self._running is running:
+                self._struck = True
                 thread_id = ctypes.c_ulong(running.meter.thread_id)
                 ctypes.pythonapi.PyThreadState_SetAsyncExc(thread_id, ctypes.py_object(kind))
         finally:
