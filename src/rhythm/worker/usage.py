@@ -55,9 +55,8 @@ class Meter:
         scheduled = _fields(self._schedstat)
         return Usage(
             int(resident[1]) * _PAGE_BYTES if len(resident) > 1 else _peak_bytes(),
-            int(thread[7]) * _PAGE_BYTES
-            if len(thread) > 7
-            else None,  # minor faults; proc(5) counts from 1, at its pid
+            # Minor faults: field 10 of proc(5). A thread has some; none means that they are not counted.
+            (int(thread[7]) * _PAGE_BYTES or None) if len(thread) > 7 else None,
             int(scheduled[1]) / 1e9 if len(scheduled) > 1 else 0.0,
         )
 
