@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import uuid
 
 import asyncpg
@@ -12,6 +13,7 @@ from rhythm.errors import DatabaseUnavailable, InvalidInput
 from rhythm.store import Store, Wakeups
 from rhythm.store import connection as connection_module
 from rhythm.store.connection import Backoff, mask_url
+from rhythm.store.wakeups import CHANNEL
 from tests.store.bench import Bench, Worker, new_execution
 
 
@@ -177,10 +179,37 @@ async def idle_after_claim(worker: Worker) -> None:
     await idle(worker)
 
 
+async def overhear(bench: Bench, *workers: Worker) -> list[uuid.UUID]:
+    """Whom of these the database tells of work, from now on, in order."""
+    heard: list[uuid.UUID] = []
+    for worker in workers:
+        channel = f"{CHANNEL}{worker.incarnation}"
+        await bench.raw.add_listener(channel, lambda *_, told=worker.incarnation: heard.append(told))
+    return heard
+
+
+async def test_only_those_that_are_told_are_woken(bench: Bench) -> None:
+    workers = [await bench.worker("work") for _ in range(5)]
+    hints = [Hints() for _ in workers]
+    async with contextlib.AsyncExitStack() as stack:
+        for worker, hint in zip(workers, hints, strict=True):
+            await stack.enter_async_context(Wakeups(bench.store.url, worker.incarnation, hint))
+            await hint.next()
+            await idle(worker)
+        await bench.start()
+        await hints[4].next()
+        await hints[3].next()
+        # What is told later comes later, also to those that were passed over.
+        for worker, hint in zip(workers[:3], hints[:3], strict=True):
+            assert not hint.event.is_set()
+            await bench.raw.execute(f'notify "{CHANNEL}{worker.incarnation}"')
+            await hint.next()
+            assert hint.count == 2
+
+
 async def test_nobody_is_notified_while_nobody_sleeps(bench: Bench) -> None:
     worker = await bench.worker("work")
-    heard: list[object] = []
-    await bench.raw.add_listener("rhythm", lambda *arguments: heard.append(arguments))
+    heard = await overhear(bench, worker)
     await bench.start()
     await worker.claim_one()
     await bench.start(queue="another")
@@ -203,8 +232,7 @@ async def test_who_died_asleep_is_told_after_those_who_have_worked_since(bench: 
     await idle(alive)
     last_dead = await bench.worker("work")
     await idle(last_dead)
-    heard: list[set[str]] = []
-    await bench.raw.add_listener("rhythm", lambda *event: heard.append(set(str(event[3]).split(","))))
+    heard = await overhear(bench, *dead, alive, last_dead)
     await bench.start()
     await alive.complete(await alive.claim_one())
     await idle(alive)
@@ -212,21 +240,23 @@ async def test_who_died_asleep_is_told_after_those_who_have_worked_since(bench: 
         await bench.start()
     await bench.raw.execute("select 1")
 
-    assert [2] * 11 == [len(told) for told in heard]
-    assert str(last_dead.incarnation) in heard[0]
-    assert all(str(alive.incarnation) in told for told in heard[1:])
+    assert 22 == len(heard)
+    told = [set(heard[n : n + 2]) for n in range(0, 22, 2)]  # two by each start
+    assert [2] * 11 == [len(two) for two in told]
+    assert last_dead.incarnation in told[0]
+    assert all(alive.incarnation in two for two in told[1:])
 
 
 async def test_a_start_in_hundreds_of_queues_tells_two_hundred_workers_at_most(bench: Bench) -> None:
     queues = [f"q{n}" for n in range(300)]
-    for queue in queues:
-        await idle(await bench.worker("work", queues=[queue]))
-    heard: list[str] = []
-    await bench.raw.add_listener("rhythm", lambda *event: heard.append(str(event[3])))
+    workers = [await bench.worker("work", queues=[queue]) for queue in queues]
+    for worker in workers:
+        await idle(worker)
+    heard = await overhear(bench, *workers)
     await bench.store.start([new_execution(queue=queue) for queue in queues])
     await bench.raw.execute("select 1")
 
-    assert [200] == [len(told.split(",")) for told in heard]
+    assert (200, 200) == (len(heard), len(set(heard)))
 
 
 async def test_the_listener_comes_back_after_its_connection_was_lost(bench: Bench) -> None:

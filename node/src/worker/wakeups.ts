@@ -9,7 +9,7 @@ import type pg from "pg"
 import { Backoff, maskUrl, newClient } from "../database.js"
 import type { Logger } from "../logging.js"
 
-const CHANNEL = "rhythm"
+const CHANNEL = "rhythm." // and the id of the incarnation
 const LIVENESS = 30_000 // ms between checks that the connection still answers
 const CHECK_TIMEOUT = 10_000
 
@@ -43,12 +43,10 @@ export class Wakeups {
     }
     client.on("error", onLost)
     client.on("end", () => onLost())
-    client.on("notification", ({ payload }) => {
-      if (payload?.includes(this.incarnation)) this.hint()
-    })
+    client.on("notification", () => this.hint())
     try {
       await client.connect()
-      await client.query(`listen ${CHANNEL}`)
+      await client.query(`listen "${CHANNEL}${this.incarnation}"`)
     } catch (error) {
       onLost(error)
       return

@@ -11,13 +11,12 @@ import asyncio
 import logging
 import uuid
 from collections.abc import Callable
-from typing import Any
 
 import asyncpg
 
 from rhythm.store.connection import CONNECT_TIMEOUT_SECONDS, Backoff, mask_url
 
-CHANNEL = "rhythm"
+CHANNEL = "rhythm."  #: and the id of the incarnation
 LIVENESS_SECONDS = 30.0  #: between checks that the connection still answers
 
 logger = logging.getLogger("rhythm.store")
@@ -39,7 +38,7 @@ class Wakeups:
         application_name: str = "rhythm listen",
     ) -> None:
         self._url = url
-        self._name = str(incarnation)
+        self._channel = f"{CHANNEL}{incarnation}"
         self._hint = hint
         self._application_name = application_name
         self._task: asyncio.Task[None] | None = None
@@ -81,7 +80,7 @@ class Wakeups:
     async def _listen(self, connection: asyncpg.Connection, backoff: Backoff) -> None:
         self._lost.clear()
         connection.add_termination_listener(lambda _: self._lost.set())
-        await connection.add_listener(CHANNEL, self._notified)
+        await connection.add_listener(self._channel, lambda *_: self._hint())
         backoff.reset()
         self.connected.set()
         self._hint()
@@ -91,7 +90,3 @@ class Wakeups:
                     await self._lost.wait()
             except TimeoutError:
                 await connection.execute("select 1")
-
-    def _notified(self, _connection: Any, _pid: int, _channel: str, payload: object) -> None:
-        if self._name in str(payload):
-            self._hint()

@@ -118,26 +118,21 @@ begin
   end if;
 end $$;
 
--- Tells sleeping workers that something became claimable in these queues: of each queue the two that fell asleep last. A hint
--- only. A worker that died in its sleep is found out by its heartbeat only, some time later; whoever has worked since
+-- Tells sleeping workers that something became claimable in these queues: of each queue the two that fell asleep last, each
+-- on a channel of its own, so that nobody else is woken. A hint only. A worker that died in its sleep is found out by its heartbeat only, some time later; whoever has worked since
 -- is told before it, so that it does not go on swallowing hints.
 -- Returns nothing. Internal. Raises nothing.
 create or replace function rhythm.notify_idle(p_queues integer[]) returns void
 language plpgsql as $$
-declare
-  v_targets text;
 begin
   if p_queues is null or not exists (select from rhythm.idle) then
     return;
   end if;
-  select string_agg(t.incarnation::text, ',') into v_targets from (
+  perform pg_notify('rhythm.' || t.incarnation, '') from (
     select distinct l.incarnation from unnest(p_queues) q(id)
       cross join lateral (
         select i.incarnation from rhythm.idle i where i.queue_id = q.id order by i.since desc limit 2) l
-      limit 200) t;                               -- a notification holds 8,000 bytes
-  if v_targets is not null then
-    perform pg_notify('rhythm', v_targets);
-  end if;
+      limit 200) t;
 end $$;
 
 -- Sends a signal to a workflow execution. Repeating it with the same send id does nothing.
