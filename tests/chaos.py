@@ -329,10 +329,15 @@ class Chaos:
         return outcomes
 
     async def wait_for_burials(self, client: rhythm.Client) -> None:
-        """Those killed last must have been declared dead before the others end, or nobody is left to do it."""
+        """Those killed last must have been declared dead before the others end, or nobody is left to do it.
+
+        And those begun last must have registered, or their rows would be taken for those.
+        """
         deadline = time.monotonic() + 10 * HEARTBEAT_SECONDS
-        alive = sum(worker.alive for worker in self.workers)
-        while len(await insist(client.store.workers)) > alive and time.monotonic() < deadline:  # noqa: ASYNC110
+        while time.monotonic() < deadline:
+            alive = sorted(worker.pid for worker in self.workers if worker.alive)
+            if sorted(worker.pid for worker in await insist(client.store.workers)) == alive:
+                return
             await asyncio.sleep(0.1)  # the database has no event to wait for
 
     # --- what must hold ---
