@@ -21,6 +21,7 @@ from typing import Final, NamedTuple
 
 _PAGE_BYTES: Final = resource.getpagesize()
 _HUGE_PAGES: Final = Path("/sys/kernel/mm/transparent_hugepage/enabled")
+FRESH_SECONDS: Final = 0.01  #: see Meter.recent
 _READ_BYTES: Final = 1024  #: more than any line that is read here
 _pread = ctypes.PyDLL(None).pread
 _pread.argtypes = (ctypes.c_int, ctypes.c_char_p, ctypes.c_size_t, ctypes.c_long)
@@ -35,16 +36,16 @@ class Usage(NamedTuple):
     starved: float  #: seconds in which the thread could run and had no processor; 0 where that is unknown
 
 
-NOTHING_USED: Final = Usage(0, 0, 0.0)
-
-
 class Meter:
     """Reads the usage of the thread that makes it. Any thread may read, until it is closed; a read takes some 5 µs."""
 
     def __init__(self) -> None:
         self._closing: list[Callable[[], object]] = []
-        self.thread_id = threading.get_ident()
-        task = f"/proc/self/task/{threading.get_native_id()}"
+        self._recent: Usage | None = None
+        self._recent_until = 0.0
+        self.thread_id = threading.get_ident()  # given again to other threads once this one has ended
+        self.native_id = threading.get_native_id()
+        task = f"/proc/self/task/{self.native_id}"
         self._statm = self._open("/proc/self/statm")
         self._stat = None if _pages_are_huge() else self._open(f"{task}/stat")
         self._schedstat = self._open(f"{task}/schedstat")
@@ -59,6 +60,15 @@ class Meter:
             (int(thread[7]) * _PAGE_BYTES or None) if len(thread) > 7 else None,
             int(scheduled[1]) / 1e9 if len(scheduled) > 1 else 0.0,
         )
+
+    def recent(self, now: float) -> Usage:
+        """The usage of at most FRESH_SECONDS before ``now`` (of time.monotonic); for the metered thread only.
+
+        Activations are short and many: a read before each was a tenth of the worker's Python (2026-11).
+        """
+        if self._recent is None or now > self._recent_until:
+            self._recent, self._recent_until = self.read(), now + FRESH_SECONDS
+        return self._recent
 
     def _open(self, path: str) -> int | None:
         try:

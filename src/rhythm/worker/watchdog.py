@@ -32,14 +32,13 @@ from dataclasses import dataclass
 from typing import Final, TypeVar
 
 from rhythm.language.values import ActivationBudgetExceeded, ActivationMemoryExceeded
-from rhythm.worker.usage import NOTHING_USED, Meter, Usage
+from rhythm.worker.usage import Meter, Usage
 
 REPEAT_SECONDS: Final = 0.1
 STUCK_BUDGETS: Final = 3
 STACK_BYTES: Final = 256 << 20  #: Stack of the thread that runs workflows; memory is used as it is touched.
 RECURSION_LIMIT: Final = 12_000  #: Python frames: call depth 10,000 of flow functions and what helpers need.
 TICK_SECONDS: Final = 0.05  #: between two looks at the memory while an activation runs
-FRESH_SECONDS: Final = 0.01  #: What was used before an activation is read no more often; a read would be a tenth of it.
 IDLE_SECONDS: Final = 0.2  #: between two looks otherwise
 MEMORY_BYTES_MAX: Final = 512 << 20  #: Default growth of the process during one activation.
 BUDGET_SECONDS: Final = 2.0  #: Default time of one activation.
@@ -101,8 +100,6 @@ class Watchdog:
         self._struck = False  # at the running activation, or the one that is ending: its exception may be pending
         self._closing = threading.Event()
         self._meter: Meter | None = None  # of the thread that ran the last activation
-        self._before = NOTHING_USED  # what that had used, at most FRESH_SECONDS before the latest activation began
-        self._before_until = 0.0
         self._monitor = threading.Thread(target=self._watch, name="rhythm-watchdog", daemon=True)
         self._monitor.start()
 
@@ -110,13 +107,10 @@ class Watchdog:
         """Runs one activation. Raises ActivationBudgetExceeded when it took too long or too much."""
         began = time.monotonic()
         meter = self._meter
-        if meter is None or meter.thread_id != threading.get_ident():
+        if meter is None or meter.native_id != threading.get_native_id():
             meter = self._meter = Meter()
-            self._before_until = 0.0
-        if began > self._before_until:
-            self._before, self._before_until = meter.read(), began + FRESH_SECONDS
         try:
-            self._running = _Running(began, meter, self._before)
+            self._running = _Running(began, meter, meter.recent(began))
             try:
                 return activation()
             finally:

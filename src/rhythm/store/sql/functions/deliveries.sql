@@ -119,8 +119,8 @@ begin
 end $$;
 
 -- Tells sleeping workers that something became claimable in these queues: of each queue the two that fell asleep last, each
--- on a channel of its own, so that nobody else is woken. A hint only. A worker that died in its sleep is found out by its heartbeat only, some time later; whoever has worked since
--- is told before it, so that it does not go on swallowing hints.
+-- on a channel of its own, so that nobody else is woken. A hint only. A worker that died in its sleep is found out by its
+-- heartbeat only, some time later; whoever has worked since is told before it, so that it does not go on swallowing hints.
 -- Returns nothing. Internal. Raises nothing.
 create or replace function rhythm.notify_idle(p_queues integer[]) returns void
 language plpgsql as $$
