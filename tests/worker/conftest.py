@@ -133,6 +133,22 @@ class Shop:
             assert time.monotonic() < deadline, f"{what}: not within {DEADLINE_SECONDS} s\n{self.logs()}"
             await asyncio.sleep(0.02)
 
+    @contextlib.asynccontextmanager
+    async def exchange_waiting(self) -> AsyncIterator[None]:
+        """Holds up the exchanges of the one worker: one waits at its beginning, what came before it is answered."""
+        waits = "select 1 from pg_locks where locktype = 'advisory' and not granted and database = $1"
+        connection = await asyncpg.connect(self.url)
+        try:
+            async with connection.transaction():
+                await connection.execute(
+                    "select pg_advisory_xact_lock(uuid_hash_extended(incarnation, 0)) from rhythm.workers"
+                )
+                database = await connection.fetchval("select oid from pg_database where datname = current_database()")
+                await self.until(lambda: connection.fetch(waits, database), "an exchange waits")
+                yield
+        finally:
+            await connection.close()
+
     def logs(self) -> str:
         return "\n".join(f"--- {p.pid}\n{p.output[-1500:]}" for p in [*self.processes.started, *self.others])
 

@@ -70,9 +70,11 @@ async def test_a_heap_is_kept_once_its_commit_is_confirmed_and_not_when_it_was_r
             await waiting_for_locks(bench, 1)
             taken_out = list(heaps)
             await other.execute("update rhythm.waits set version = version + 1")  # as if somebody had gone ahead
+            await bench.store.pause_queue("default")  # or it is taken up again before anybody looks
         await reported(worker)
         refused = list(heaps)
         await bench.raw.execute("update rhythm.waits set version = version - 1")
+        await bench.store.pause_queue("default", False)
         await execution.signal("b", 2)
         result = await execution.result(timeout=30)
         await worker.stop()

@@ -92,8 +92,9 @@ async def test_what_was_claimed_by_answers_that_never_came_goes_back_uncharged(s
         await asyncio.to_thread(worker.wait_for_output, "ready")
         orders = await shop.start_orders(1, "first")
         await shop.check(orders)
-        proxy.silence("answers")
-        lost = await shop.start_orders(3, "lost")
+        async with shop.exchange_waiting():  # its answer is the next, and will not come
+            proxy.silence("answers")
+            lost = await shop.start_orders(3, "lost")
         await shop.until(lambda: shop.query("select from rhythm.claims"), "the server has claimed them")
         await asyncio.to_thread(worker.wait_for_output, "no confirmed heartbeat")
         proxy.mend()
