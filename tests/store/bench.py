@@ -257,9 +257,12 @@ async def always_look(bench: Bench) -> None:
     )
 
 
+#: Sessions of this database that wait for a lock. Within a transaction the server answers as it did at first.
+LOCK_WAITS = "select from pg_stat_activity where datname = current_database() and wait_event_type = 'Lock'"
+
+
 async def waiting_for_locks(bench: Bench, count: int) -> None:
     """Returns when so many sessions of this database wait for a lock. Raises TimeoutError after half a minute."""
-    query = "select count(*) from pg_stat_activity where datname = current_database() and wait_event_type = 'Lock'"
     async with asyncio.timeout(30):
-        while await bench.raw.fetchval(query) < count:  # noqa: ASYNC110 - the database has no event to wait for
+        while len(await bench.raw.fetch(LOCK_WAITS)) < count:  # noqa: ASYNC110 - the database has no event to wait for
             await asyncio.sleep(0)

@@ -16,6 +16,7 @@ import pytest
 import pytest_asyncio
 
 import rhythm
+from tests.store.bench import LOCK_WAITS
 from tests.support.processes import Process, Processes
 
 DEADLINE_SECONDS = 40.0
@@ -136,15 +137,13 @@ class Shop:
     @contextlib.asynccontextmanager
     async def exchange_waiting(self) -> AsyncIterator[None]:
         """Holds up the exchanges of the one worker: one waits at its beginning, what came before it is answered."""
-        waits = "select 1 from pg_locks where locktype = 'advisory' and not granted and database = $1"
         connection = await asyncpg.connect(self.url)
         try:
             async with connection.transaction():
                 await connection.execute(
                     "select pg_advisory_xact_lock(uuid_hash_extended(incarnation, 0)) from rhythm.workers"
                 )
-                database = await connection.fetchval("select oid from pg_database where datname = current_database()")
-                await self.until(lambda: connection.fetch(waits, database), "an exchange waits")
+                await self.until(lambda: self.query(LOCK_WAITS), "an exchange waits")
                 yield
         finally:
             await connection.close()
